@@ -1,0 +1,3 @@
+//! Builds OCI images from Dockerfiles: parser, graph, solver, snapshots, layers and exporters.
+
+pub mod oci;

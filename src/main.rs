@@ -1,0 +1,2 @@
+//! mica
+fn main() {}
