@@ -1,2 +1,9 @@
-//! mica
-fn main() {}
+//! The `mica` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The sandbox's first process is this program again: it does nothing of what follows.
+    mica::runtime::init_if_child();
+    mica::cli::run()
+}

@@ -210,8 +210,8 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
 mod set_as_map {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use serde::{Deserialize, Deserializer, Serializer, de::IgnoredAny};
-    use serde_json::json;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use serde_json::{Value, json};
 
     pub(super) fn serialize<S: Serializer>(
         set: &BTreeSet<String>,
@@ -223,7 +223,7 @@ mod set_as_map {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<BTreeSet<String>, D::Error> {
-        let map = Option::<BTreeMap<String, IgnoredAny>>::deserialize(deserializer)?;
+        let map = Option::<BTreeMap<String, Value>>::deserialize(deserializer)?;
         Ok(map.unwrap_or_default().into_keys().collect())
     }
 }

@@ -127,12 +127,12 @@ macro_rules! digest_of {
 }
 
 digest_of! {
-    /// The digest of a layer's *uncompressed* tar (image spec, "Layer DiffID").
+    /// The digest of a layer's *uncompressed* tar (image spec, "Layer `DiffID`").
     DiffId
 }
 
 digest_of! {
-    /// The digest of a stack of layers applied in order (image spec, "Layer ChainID").
+    /// The digest of a stack of layers applied in order (image spec, "Layer `ChainID`").
     ChainId
 }
 

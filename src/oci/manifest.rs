@@ -164,7 +164,7 @@ fn document<T: DeserializeOwned>(
     }
     match face.media_type {
         Some(found) if found != *media_type => {
-            let found = crate::oci::reference::shortened(&found.to_string());
+            let found = crate::oci::reference::shortened(found.as_ref());
             Err(DocumentError::MediaType { what, found })
         }
         _ => serde_json::from_slice(bytes).map_err(json),

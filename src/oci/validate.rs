@@ -13,7 +13,7 @@ pub enum Invalid {
     LayerCount {
         /// Layers in the manifest.
         layers: usize,
-        /// DiffIDs in the config.
+        /// Their digests in the config.
         diff_ids: usize,
     },
     /// A layer that mica cannot unpack.

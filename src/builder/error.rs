@@ -1,0 +1,108 @@
+//! [`BuildError`]: why a build ended without an image.
+
+use super::graph::Vertex;
+use crate::cache::CacheError;
+use crate::layer::LayerError;
+use crate::parser::{Diagnostic, Span};
+use crate::runtime::{ExitStatus, SandboxError};
+use crate::snapshot::SnapshotError;
+use crate::store::StoreError;
+
+/// Why a build ended without an image.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The Dockerfile says something that cannot be built; at least one is an error.
+    #[error("{}", .0.first().map_or("invalid Dockerfile", |first| first.message.as_str()))]
+    Dockerfile(Vec<Diagnostic>),
+    /// Something failed for an instruction.
+    #[error(transparent)]
+    At {
+        /// The instruction, in the text of the Dockerfile.
+        span: Span,
+        /// What failed.
+        source: Box<BuildError>,
+    },
+    /// A command of a RUN ended badly.
+    #[error("`{step}` failed: {status}")]
+    Run {
+        /// The step as people know it.
+        step: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// A command could not be started.
+    #[error("cannot run `{step}`")]
+    Sandbox {
+        /// The step as people know it.
+        step: String,
+        /// Why.
+        source: SandboxError,
+    },
+    /// A source of COPY or ADD is not there.
+    #[error("`{path}` is not found in {place}")]
+    NotFound {
+        /// As the Dockerfile has it.
+        path: String,
+        /// `the build context`, or a stage.
+        place: String,
+        /// Whether a `.dockerignore` hides it.
+        ignored: bool,
+    },
+    /// COPY or ADD cannot do this.
+    #[error("{0}")]
+    Copy(String),
+    /// A secret was not given on the command line.
+    #[error("the secret `{0}` is required and was not given")]
+    NoSecret(String),
+    /// The build was interrupted.
+    #[error("cancelled")]
+    Cancelled,
+    /// A layer could not be hashed.
+    #[error("cannot read a new layer: {reason}")]
+    Pack {
+        /// What the thread that hashed it said.
+        reason: String,
+    },
+    /// An archive could not be unpacked.
+    #[error("cannot unpack `{path}`")]
+    Unpack {
+        /// The archive, in the build context.
+        path: String,
+        /// Why.
+        source: LayerError,
+    },
+    /// The context's `.dockerignore` is not valid.
+    #[error("{file}: {reason}")]
+    Ignore {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of the context cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl BuildError {
+    /// Says for which vertex's instruction this happened, unless that is known already.
+    pub(super) fn at(self, vertex: &Vertex) -> Self {
+        match (self, vertex.span) {
+            (located @ (Self::At { .. } | Self::Dockerfile(_)), _) => located,
+            (other, Some(span)) => Self::At { span, source: Box::new(other) },
+            (other, None) => other,
+        }
+    }
+}
+
+impl From<Diagnostic> for BuildError {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self::Dockerfile(vec![diagnostic])
+    }
+}

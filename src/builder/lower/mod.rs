@@ -1,0 +1,419 @@
+//! From a Dockerfile to a [`Graph`] and an image config: every variable resolved, every stage that
+//! the target does not need left out. Pure, but for looking up base images.
+
+mod config;
+mod files;
+mod mounts;
+mod run;
+mod scope;
+mod stages;
+mod state;
+mod text;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+pub use scope::BuildArgs;
+use stages::{Stage, Stages};
+use state::State;
+
+use super::BuildError;
+use super::graph::{Graph, Op, Tree, Vertex, VertexId};
+use crate::oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
+use crate::parser::{self, Diagnostic, Dockerfile, Instruction, Severity, Source, Span, Statement};
+use crate::store::{Image, Store, StoreError};
+
+/// Finds the images that FROM and `--from` name.
+pub trait Images {
+    /// The image of this name; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] for one that is there and cannot be read.
+    fn image(&self, name: &Reference) -> Result<Option<Image>, StoreError>;
+}
+
+impl Images for Store {
+    fn image(&self, name: &Reference) -> Result<Option<Image>, StoreError> {
+        self.resolve(name)?.map(|named| Self::image(self, &named.manifest)).transpose()
+    }
+}
+
+/// What a name of `--build-context` stands for.
+#[derive(Debug, Clone)]
+pub enum NamedContext {
+    /// A folder: its number among the request's contexts.
+    Folder(usize),
+    /// An image.
+    Image(Reference),
+}
+
+/// What the caller decides about a build.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The stage to build; the last one if `None`.
+    pub target: Option<String>,
+    /// The values of `--build-arg`.
+    pub build_args: BuildArgs,
+    /// The values of `--label`.
+    pub labels: Vec<(String, String)>,
+    /// The values of `--build-context`, by name.
+    pub named_contexts: HashMap<String, NamedContext>,
+    /// The platform of the image.
+    pub platform: Platform,
+    /// Whether every step is to be done anew.
+    pub no_cache: bool,
+    /// Whether RUN steps have a network where the Dockerfile does not say.
+    pub network: bool,
+    /// What the Dockerfile may ask for: `network.host`, `security.insecure`.
+    pub allow: BTreeSet<String>,
+    /// Host names for RUN steps.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// Bytes of `/dev/shm` for RUN steps.
+    pub shm_size: Option<u64>,
+    /// Limits of RUN steps: name, soft and hard limit.
+    pub ulimits: Vec<(String, u64, u64)>,
+}
+
+/// What a Dockerfile comes down to.
+#[derive(Debug)]
+pub(super) struct Lowered {
+    pub(super) graph: Graph,
+    /// The vertex with the image's files; `None` for an image without any.
+    pub(super) target: Option<VertexId>,
+    /// The image's config, but for what only the build knows: diff IDs of new layers, times.
+    pub(super) config: ImageConfig,
+    /// The layers that the base image brings.
+    pub(super) base_layers: Vec<Descriptor>,
+    /// How many entries of the history the base image brings.
+    pub(super) base_history: usize,
+    /// What is odd about the Dockerfile.
+    pub(super) warnings: Vec<Diagnostic>,
+}
+
+/// Resolves a Dockerfile.
+///
+/// # Errors
+/// [`BuildError::Dockerfile`] with the place, [`BuildError::Store`].
+pub(super) fn lower(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    images: &dyn Images,
+) -> Result<Lowered, BuildError> {
+    let stages = Stages::of(
+        dockerfile,
+        options.target.as_deref(),
+        &options.platform,
+        &options.build_args,
+    )?;
+    let target = stages.target;
+    let mut lowering = Lowering {
+        options,
+        images,
+        escape: dockerfile.escape,
+        states: (0..stages.all.len()).map(|_| None).collect(),
+        stages,
+        graph: Graph::default(),
+        image_vertices: HashMap::new(),
+        warnings: Vec::new(),
+    };
+    lowering.require(target)?;
+    let Some(mut state) = lowering.states[target].take() else {
+        return Err(BuildError::Cancelled);
+    };
+    for (name, value) in &options.labels {
+        state.config.config.labels.insert(name.clone(), value.clone());
+    }
+    Ok(Lowered {
+        graph: lowering.graph,
+        target: state.root,
+        config: state.config,
+        base_layers: state.base_layers,
+        base_history: state.base_history,
+        warnings: lowering.warnings,
+    })
+}
+
+struct Lowering<'a> {
+    options: &'a Options,
+    images: &'a dyn Images,
+    escape: char,
+    stages: Stages<'a>,
+    /// The stages that are done.
+    states: Vec<Option<State>>,
+    graph: Graph,
+    /// The vertices of images, by image ID.
+    image_vertices: HashMap<Digest, VertexId>,
+    warnings: Vec<Diagnostic>,
+}
+
+/// Where an instruction stands: in which stage, and where errors about it point.
+#[derive(Clone, Copy)]
+struct Place {
+    stage: usize,
+    /// For a trigger of the base image: the FROM that brought it.
+    trigger_of: Option<Span>,
+}
+
+/// One instruction and where it stands.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    place: Place,
+    statement: &'a Statement,
+    /// Its number among the stage's steps that make files, from 2, and how many those are.
+    step: (usize, usize),
+}
+
+impl Site<'_> {
+    fn span(&self) -> Span {
+        self.place.trigger_of.unwrap_or(self.statement.span)
+    }
+}
+
+impl<'a> Lowering<'a> {
+    /// Does a stage and all stages that it needs. Those that can be seen in the Dockerfile come
+    /// first and in its order, so that a long chain of stages needs no deep stack.
+    fn require(&mut self, stage: usize) -> Result<(), BuildError> {
+        let mut needed = BTreeSet::from([stage]);
+        let mut asked = vec![stage];
+        while let Some(stage) = asked.pop() {
+            for other in self.visible_needs(stage) {
+                if self.states[other].is_none() && needed.insert(other) {
+                    asked.push(other);
+                }
+            }
+        }
+        for stage in needed {
+            if self.states[stage].is_none() {
+                let state = self.lower_stage(stage)?;
+                self.states[stage] = Some(state);
+            }
+        }
+        Ok(())
+    }
+
+    /// The earlier stages that a stage's own text names.
+    fn visible_needs(&self, index: usize) -> Vec<usize> {
+        let stage = &self.stages.all[index];
+        let mut needs: Vec<usize> = self.stages.find(&stage.base, index).into_iter().collect();
+        for statement in stage.statements {
+            let froms: Vec<&str> = match &statement.instruction {
+                Instruction::Copy(copy) => copy.from.iter().map(|from| from.text.as_str()).collect(),
+                Instruction::Run(run) => {
+                    run.mounts.iter().filter_map(parser::Mount::from_name).collect()
+                }
+                _ => Vec::new(),
+            };
+            for from in froms {
+                let number = from.parse().ok().filter(|number: &usize| *number < index);
+                needs.extend(self.stages.find(from, index).or(number));
+            }
+        }
+        needs
+    }
+
+    fn lower_stage(&mut self, index: usize) -> Result<State, BuildError> {
+        let (mut state, triggers) = self.begin_stage(index)?;
+        let stage = &self.stages.all[index];
+        let (from_span, own) = (stage.span, stage.statements);
+        let triggers = parse_triggers(&triggers, stage)?;
+        let makes_files = |statement: &&Statement| makes_files(&statement.instruction);
+        let total = 1 + triggers.iter().chain(own).filter(makes_files).count();
+        let mut step = 1;
+        for (number, statement) in triggers.iter().chain(own).enumerate() {
+            step += usize::from(makes_files(&statement));
+            let trigger_of = (number < triggers.len()).then_some(from_span);
+            let place = Place { stage: index, trigger_of };
+            let site = Site { place, statement, step: (step, total) };
+            self.apply(&mut state, site).map_err(|err| match (err, trigger_of) {
+                (BuildError::Dockerfile(diagnostics), Some(span)) => {
+                    let moved = diagnostics.into_iter().map(|found| in_trigger(found, span));
+                    BuildError::Dockerfile(moved.collect())
+                }
+                (err, _) => err,
+            })?;
+        }
+        Ok(state)
+    }
+
+    /// The state that FROM leaves, and the triggers that it pulls.
+    fn begin_stage(&mut self, index: usize) -> Result<(State, Vec<String>), BuildError> {
+        let stage = &self.stages.all[index];
+        let base = stage.base.clone();
+        let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());
+        let span = stage.from.image.span;
+        let mut state = if self.options.named_contexts.contains_key(&base.to_lowercase()) {
+            self.from_named_context(&base, span)?
+        } else if let Some(other) = self.stages.find(&base, index) {
+            self.require(other)?;
+            self.states[other].clone().ok_or(BuildError::Cancelled)?.inherit()
+        } else if base == "scratch" {
+            State::scratch(&platform)
+        } else {
+            self.from_image(&base, span)?
+        };
+        let triggers = std::mem::take(&mut state.config.config.on_build);
+        state.begin();
+        Ok((state, triggers))
+    }
+
+    fn from_named_context(&mut self, name: &str, span: Span) -> Result<State, BuildError> {
+        match self.options.named_contexts.get(&name.to_lowercase()) {
+            Some(NamedContext::Image(reference)) => self.from_image(&reference.to_string(), span),
+            _ => {
+                let message = format!("the build context `{name}` is a folder, not an image");
+                Err(Diagnostic::error("base", span, message)
+                    .with_hint("FROM needs `docker-image://…`; COPY --from takes folders")
+                    .into())
+            }
+        }
+    }
+
+    fn from_image(&mut self, name: &str, span: Span) -> Result<State, BuildError> {
+        let image = self.find_image(name, span)?;
+        let vertex = self.image_vertex(&image, name, span);
+        Ok(State::image(image, vertex))
+    }
+
+    fn find_image(&self, name: &str, span: Span) -> Result<Image, BuildError> {
+        let reference: Reference = name
+            .parse()
+            .map_err(|err: crate::oci::ReferenceError| {
+                Diagnostic::error("base", span, err.to_string())
+            })?;
+        let found = self.images.image(&reference).map_err(|err| {
+            BuildError::At { span, source: Box::new(BuildError::Store(err)) }
+        })?;
+        found.ok_or_else(|| {
+            let message = format!("image `{}` not found in the store", reference.familiar());
+            Diagnostic::error("base", span, message)
+                .with_hint("bring it in with `mica load` or `mica import`")
+                .into()
+        })
+    }
+
+    /// The vertex with an image's files; `None` for an image without layers.
+    fn image_vertex(&mut self, image: &Image, name: &str, span: Span) -> Option<VertexId> {
+        if image.config.rootfs.diff_ids.is_empty() {
+            return None;
+        }
+        let known = self.image_vertices.get(&image.id()).copied();
+        Some(known.unwrap_or_else(|| {
+            let vertex = self.graph.add(Vertex {
+                op: Op::Image(Box::new(image.clone())),
+                root: None,
+                name: format!("FROM {name}"),
+                span: Some(span),
+                no_cache: false,
+            });
+            self.image_vertices.insert(image.id(), vertex);
+            vertex
+        }))
+    }
+
+    /// The tree that a `--from` names, seen from a stage.
+    fn tree(&mut self, name: &str, place: Place, span: Span) -> Result<Tree, BuildError> {
+        if let Some(context) = self.options.named_contexts.get(&name.to_lowercase()) {
+            return match context.clone() {
+                NamedContext::Folder(number) => Ok(Tree::Context(number)),
+                NamedContext::Image(reference) => self.image_tree(&reference.to_string(), span),
+            };
+        }
+        let current = place.stage;
+        let stage = match name.parse::<usize>() {
+            Ok(number) if number < current => Some(number),
+            Ok(number) => {
+                let message = format!(
+                    "invalid stage index {number}: stage {current} can copy from those before it"
+                );
+                return Err(Diagnostic::error("from", span, message).into());
+            }
+            Err(_) => self.stages.find(name, current),
+        };
+        if let Some(stage) = stage {
+            self.require(stage)?;
+            let root = self.states[stage].as_ref().and_then(|state| state.root);
+            return Ok(root.map_or(Tree::Scratch, Tree::Vertex));
+        }
+        match self.stages.find(name, usize::MAX) {
+            Some(own) if own == current => {
+                let message = format!("circular dependency: stage `{name}` copies from itself");
+                Err(Diagnostic::error("from", span, message).into())
+            }
+            Some(_) => {
+                let message = format!(
+                    "cannot copy from stage `{name}`: it needs to be defined before this stage"
+                );
+                Err(Diagnostic::error("from", span, message).into())
+            }
+            None if name == "scratch" => Ok(Tree::Scratch),
+            None => self.image_tree(name, span),
+        }
+    }
+
+    fn image_tree(&mut self, name: &str, span: Span) -> Result<Tree, BuildError> {
+        let image = self.find_image(name, span)?;
+        Ok(self.image_vertex(&image, name, span).map_or(Tree::Scratch, Tree::Vertex))
+    }
+
+    /// Adds the vertex of an instruction on top of the state's file system.
+    fn add_step(&mut self, state: &mut State, site: Site<'_>, op: Op) {
+        let id = self.graph.add(Vertex {
+            op,
+            root: state.root,
+            name: self.step_name(site),
+            span: Some(site.span()),
+            no_cache: self.options.no_cache,
+        });
+        state.root = Some(id);
+    }
+
+    /// `[build 2/5] RUN make`, as BuildKit names steps.
+    fn step_name(&self, site: Site<'_>) -> String {
+        let (number, total) = site.step;
+        let stage = match &self.stages.all[site.place.stage].name {
+            Some(name) => format!("{name} "),
+            None if self.stages.all.len() > 1 => format!("stage-{} ", site.place.stage),
+            None => String::new(),
+        };
+        let text = text::one_line(&site.statement.original);
+        format!("[{stage}{number}/{total}] {text}")
+    }
+}
+
+/// Parses the triggers of a base image.
+fn parse_triggers(triggers: &[String], stage: &Stage<'_>) -> Result<Vec<Statement>, BuildError> {
+    let mut statements = Vec::new();
+    for trigger in triggers {
+        let (statement, diagnostics) = parser::parse_trigger(trigger);
+        let errors = diagnostics.into_iter().filter(|found| found.severity == Severity::Error);
+        let errors: Vec<_> = errors.map(|found| in_trigger(found, stage.span)).collect();
+        if !errors.is_empty() {
+            return Err(BuildError::Dockerfile(errors));
+        }
+        statements.extend(statement);
+    }
+    Ok(statements)
+}
+
+/// Lets a diagnostic about a trigger, whose text is not in the Dockerfile, point to the FROM.
+fn in_trigger(mut found: Diagnostic, span: Span) -> Diagnostic {
+    found.message = format!("ONBUILD trigger of the base image: {}", found.message);
+    found.labels = vec![(span, String::new())];
+    found
+}
+
+/// Whether BuildKit counts an instruction among a stage's steps.
+fn makes_files(instruction: &Instruction) -> bool {
+    matches!(
+        instruction,
+        Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_)
+    )
+}
+
+/// The words of sources that are paths.
+fn source_paths(sources: &[Source]) -> impl Iterator<Item = &parser::Word> {
+    sources.iter().filter_map(|source| match source {
+        Source::Path(word) => Some(word),
+        Source::Heredoc(..) => None,
+    })
+}

@@ -1,0 +1,145 @@
+//! [`Stages`]: the Dockerfile's statements by stage, and which stages a target needs.
+
+use super::scope::{BuildArgs, Scope};
+use crate::oci::Platform;
+use crate::parser::{Diagnostic, Dockerfile, FromImage, Instruction, Span, Statement};
+
+/// One FROM and what follows it.
+#[derive(Debug)]
+pub(super) struct Stage<'a> {
+    /// The name behind AS, in lower case.
+    pub(super) name: Option<String>,
+    /// The FROM instruction.
+    pub(super) from: &'a FromImage,
+    pub(super) span: Span,
+    /// What FROM names, with variables expanded.
+    pub(super) base: String,
+    /// The value of `--platform`.
+    pub(super) platform: Option<Platform>,
+    /// The statements behind FROM.
+    pub(super) statements: &'a [Statement],
+}
+
+/// All stages of a Dockerfile, in its order.
+#[derive(Debug)]
+pub(super) struct Stages<'a> {
+    pub(super) all: Vec<Stage<'a>>,
+    /// What stands before the first FROM, and what BuildKit sets by itself.
+    pub(super) globals: Scope,
+    /// The index of the stage to build.
+    pub(super) target: usize,
+}
+
+impl<'a> Stages<'a> {
+    /// Splits a Dockerfile at its FROMs.
+    pub(super) fn of(
+        dockerfile: &'a Dockerfile,
+        target: Option<&str>,
+        platform: &Platform,
+        build_args: &BuildArgs,
+    ) -> Result<Self, Diagnostic> {
+        let statements = &dockerfile.statements;
+        let starts: Vec<usize> = (0..statements.len())
+            .filter(|index| matches!(statements[*index].instruction, Instruction::From(_)))
+            .collect();
+        let before = starts.first().copied().unwrap_or(statements.len());
+        let escape = dockerfile.escape;
+        let globals = globals(&statements[..before], escape, target, platform, build_args)?;
+        let mut all = Vec::new();
+        for (number, &start) in starts.iter().enumerate() {
+            let Instruction::From(from) = &statements[start].instruction else { continue };
+            let end = starts.get(number + 1).copied().unwrap_or(statements.len());
+            all.push(Stage {
+                name: from.alias.as_ref().map(|alias| alias.text.to_lowercase()),
+                from,
+                span: statements[start].span,
+                base: base_name(from, &globals, escape)?,
+                platform: stage_platform(from, &globals, escape)?,
+                statements: &statements[start + 1..end],
+            });
+        }
+        if all.is_empty() {
+            let span = statements.first().map_or_else(Span::default, |first| first.span);
+            return Err(Diagnostic::error("no-stage", span, "no build stage in the Dockerfile")
+                .with_hint("begin with `FROM scratch` or the name of an image"));
+        }
+        let mut stages = Self { all, globals, target: 0 };
+        stages.target = stages.find_target(target)?;
+        Ok(stages)
+    }
+
+    fn find_target(&self, target: Option<&str>) -> Result<usize, Diagnostic> {
+        let Some(target) = target else { return Ok(self.all.len() - 1) };
+        let number = target.parse().ok().filter(|number: &usize| *number < self.all.len());
+        self.find(target, self.all.len()).or(number).ok_or_else(|| {
+            let names: Vec<&str> = self.all.iter().filter_map(|s| s.name.as_deref()).collect();
+            let message = format!("target stage `{}` could not be found", target.escape_debug());
+            let diagnostic = Diagnostic::error("no-target", Span::default(), message);
+            match names.as_slice() {
+                [] => diagnostic.with_hint("no stage has a name; name one with `FROM … AS name`"),
+                names => diagnostic.with_hint(format!("there are: {}", names.join(", "))),
+            }
+        })
+    }
+
+    /// The last stage of this name before the stage `before`. Case does not count.
+    pub(super) fn find(&self, name: &str, before: usize) -> Option<usize> {
+        let name = name.to_lowercase();
+        let named = |stage: &Stage<'_>| stage.name.as_deref() == Some(name.as_str());
+        self.all[..before.min(self.all.len())].iter().rposition(named)
+    }
+}
+
+fn globals(
+    statements: &[Statement],
+    escape: char,
+    target: Option<&str>,
+    platform: &Platform,
+    build_args: &BuildArgs,
+) -> Result<Scope, Diagnostic> {
+    let mut scope = Scope::automatic(platform, target.unwrap_or("default"), build_args);
+    for statement in statements {
+        let Instruction::Arg(arguments) = &statement.instruction else {
+            let message = "no build stage in current context: only ARG may stand before FROM";
+            return Err(Diagnostic::error("no-stage", statement.span, message));
+        };
+        for argument in arguments {
+            let name = scope.expand(&argument.name, escape)?;
+            let default = match &argument.default {
+                Some(word) => Some(scope.expand(word, escape)?),
+                None => None,
+            };
+            let value = build_args.get(&name).cloned().or(default);
+            let known = scope.get(&name).map(str::to_owned);
+            scope.declare(&name, value.or(known).as_deref());
+        }
+    }
+    Ok(scope)
+}
+
+fn base_name(from: &FromImage, globals: &Scope, escape: char) -> Result<String, Diagnostic> {
+    let name = globals.expand(&from.image, escape)?;
+    if name.is_empty() {
+        let message = "base name should not be blank: `FROM` names nothing";
+        return Err(Diagnostic::error("no-base", from.image.span, message)
+            .with_hint("give the ARG a default, or a value with `--build-arg`"));
+    }
+    Ok(name)
+}
+
+fn stage_platform(
+    from: &FromImage,
+    globals: &Scope,
+    escape: char,
+) -> Result<Option<Platform>, Diagnostic> {
+    let Some(word) = &from.platform else { return Ok(None) };
+    let text = globals.expand(word, escape)?;
+    Platform::parse(&text).map(Some).ok_or_else(|| {
+        let message = match text.as_str() {
+            "" => "the platform is empty".to_owned(),
+            text => format!("`{}` is not a platform", text.escape_debug()),
+        };
+        Diagnostic::error("platform", word.span, message)
+            .with_hint("write it as `linux/amd64`")
+    })
+}

@@ -1,0 +1,86 @@
+//! `save`, `load`, `import`: images in and out of archives.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
+
+use super::args::{ArchiveFormat, ImportArgs, LoadArgs, SaveArgs};
+use super::{CliError, Context, ui};
+use crate::export::{self, Format};
+use crate::import;
+use crate::oci::{Digest, Reference};
+use crate::store::Image;
+
+pub(super) fn save(context: &Context, args: &SaveArgs) -> Result<(), CliError> {
+    let store = context.open_store()?;
+    let mut images: Vec<(Vec<Reference>, Image)> = Vec::new();
+    for text in &args.images {
+        let named = store.find(text)?;
+        // An image that was asked for by its ID is saved without names, as Docker does.
+        let name = text.parse().ok().filter(|name: &Reference| name.to_string() == named.name);
+        match images.iter_mut().find(|(_, image)| image.id() == named.id) {
+            Some((names, _)) => names.extend(name),
+            None => images.push((name.into_iter().collect(), store.image(&named.manifest)?)),
+        }
+    }
+    let format = match args.format {
+        ArchiveFormat::DockerArchive => Format::Docker,
+        ArchiveFormat::OciArchive => Format::Oci,
+    };
+    match args.output.as_deref() {
+        Some(path) if path != Path::new("-") => {
+            export::write_file(path, |out| export::save(&store, &images, format, out))?;
+        }
+        _ if io::stdout().is_terminal() => return Err(CliError::ArchiveToTerminal),
+        _ => {
+            let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
+            export::save(&store, &images, format, &mut out)?;
+            io::Write::flush(&mut out).map_err(CliError::Stdout)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn load(context: &Context, args: &LoadArgs) -> Result<(), CliError> {
+    let store = context.open_store()?;
+    let loaded = import::load(&store, open_input(args.input.as_deref())?)?;
+    for image in loaded {
+        for name in &image.names {
+            let label = if args.quiet { "" } else { "Loaded image: " };
+            ui::line(&format!("{label}{}", name.familiar()))?;
+        }
+        if image.names.is_empty() {
+            let label = if args.quiet { "" } else { "Loaded image ID: " };
+            ui::line(&format!("{label}{}", image.id))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn import(context: &Context, args: &ImportArgs) -> Result<(), CliError> {
+    let store = context.open_store()?;
+    let name: Option<Reference> = args.name.as_deref().map(str::parse).transpose()?;
+    let input = open_input(Some(&args.file))?;
+    let epoch = context.epoch(None)?;
+    let request = import::RootFs {
+        name,
+        message: args.message.clone(),
+        changes: args.change.clone(),
+        created: context.now(epoch),
+    };
+    let id: Digest = import::root_fs(&store, input, &request)?;
+    ui::line(&id.to_string())
+}
+
+/// A file, or standard input for none and for `-`.
+fn open_input(path: Option<&Path>) -> Result<Box<dyn Read + Send>, CliError> {
+    match path {
+        Some(path) if path != Path::new("-") => {
+            let opened = File::open(path);
+            let file = opened.map_err(|source| CliError::Read { path: path.into(), source })?;
+            Ok(Box::new(file))
+        }
+        _ if io::stdin().is_terminal() => Err(CliError::InputFromTerminal),
+        _ => Ok(Box::new(io::stdin())),
+    }
+}

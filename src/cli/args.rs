@@ -1,0 +1,329 @@
+//! The command line as typed. The words are Docker's wherever Docker has one.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Builds OCI images from Dockerfiles. No daemon, no root needed.
+#[derive(Debug, Parser)]
+#[command(name = "mica", version, max_term_width = 100, disable_help_subcommand = true)]
+pub(super) struct Cli {
+    /// Folder of images and build cache [default: /var/lib/mica for root, else
+    /// ~/.local/share/mica]
+    #[arg(long, global = true, env = "MICA_ROOT", value_name = "DIR", hide_env_values = true)]
+    pub root: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
+    /// Run a command in a new container of an image, in the foreground
+    Run(Box<RunArgs>),
+    /// List images
+    Images(ImagesArgs),
+    /// Give an image one more name
+    Tag(TagArgs),
+    /// Remove names of images, and images that have no name left
+    Rmi(RmiArgs),
+    /// Show an image's config and digests as JSON
+    Inspect(ImageNames),
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Write images to an archive
+    Save(SaveArgs),
+    /// Read images from an archive
+    Load(LoadArgs),
+    /// Make an image of the tar of a root file system
+    Import(ImportArgs),
+    /// Show how mica works on this machine
+    Info(InfoArgs),
+    /// Show the version
+    Version,
+    /// Look after the store
+    #[command(subcommand)]
+    System(SystemCommand),
+    /// Manage images
+    #[command(subcommand)]
+    Image(ImageCommand),
+}
+
+/// `docker image …`, for those whose fingers know it.
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageCommand {
+    /// List images
+    #[command(alias = "list")]
+    Ls(ImagesArgs),
+    /// Remove names of images, and images that have no name left
+    #[command(alias = "remove")]
+    Rm(RmiArgs),
+    /// Give an image one more name
+    Tag(TagArgs),
+    /// Show an image's config and digests as JSON
+    Inspect(ImageNames),
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Write images to an archive
+    Save(SaveArgs),
+    /// Read images from an archive
+    Load(LoadArgs),
+    /// Make an image of the tar of a root file system
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SystemCommand {
+    /// Verify everything in the store
+    Check(CheckArgs),
+    /// Remove the build cache and everything that no image needs
+    Prune,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BuildArgs {
+    /// Folder that COPY and ADD read from
+    #[arg(value_name = "PATH")]
+    pub context: PathBuf,
+    /// Name of the image; may be given more than once
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub tag: Vec<String>,
+    /// Dockerfile [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// Set an ARG; without a value it is taken from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// Another folder, image or layout that the Dockerfile can name
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub build_context: Vec<String>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Platform of the image
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// Run every step anew
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Add a label to the image
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    /// Network of RUN steps
+    #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
+    pub network: NetworkArg,
+    /// Let RUN steps use what the Dockerfile asks for
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub allow: Vec<String>,
+    /// Secret for `RUN --mount=type=secret`
+    #[arg(long, value_name = "id=ID[,src=PATH|,env=NAME]")]
+    pub secret: Vec<String>,
+    /// Host name for RUN steps
+    #[arg(long, value_name = "HOST:IP")]
+    pub add_host: Vec<String>,
+    /// Size of /dev/shm in RUN steps
+    #[arg(long, value_name = "BYTES")]
+    pub shm_size: Option<String>,
+    /// Limit of RUN steps
+    #[arg(long, value_name = "TYPE=SOFT[:HARD]")]
+    pub ulimit: Vec<String>,
+    /// No time in the image is later than this, in seconds since 1970
+    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", hide_env_values = true)]
+    pub source_date_epoch: Option<String>,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS", value_name = "TYPE")]
+    pub progress: ProgressArg,
+    /// Show nothing but the image's ID
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How many steps run at once
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Write the image's ID to a file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum NetworkArg {
+    /// The host's.
+    Default,
+    /// The host's.
+    Host,
+    /// None but loopback.
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProgressArg {
+    /// A live view on a terminal, else plain.
+    Auto,
+    /// A live view.
+    Tty,
+    /// Lines.
+    Plain,
+    /// A JSON object for each event.
+    Rawjson,
+    /// Nothing.
+    #[value(alias = "none")]
+    Quiet,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Image to run
+    pub image: String,
+    /// Command and arguments in place of the image's
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+    /// Accepted for Docker's sake: a container never outlives its command
+    #[arg(long)]
+    pub rm: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Set a variable; without a value it is taken from the environment
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Mount a folder or file of the host
+    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
+    pub volume: Vec<String>,
+    /// Folder that the command starts in
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User and group, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Network
+    #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
+    pub network: NetworkArg,
+    /// Program in place of the image's entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// Host name of the container
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImagesArgs {
+    /// Show only this repository, or this image
+    pub name: Option<String>,
+    /// Show only IDs
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Show whole IDs
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Show a table or JSON lines
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: ListFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ListFormat {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TagArgs {
+    /// Name or ID of an image
+    pub source: String,
+    /// New name
+    pub target: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RmiArgs {
+    /// Names or IDs
+    #[arg(required = true)]
+    pub images: Vec<String>,
+    /// Remove an image by its ID although it has several names
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImageNames {
+    /// Names or IDs
+    #[arg(required = true)]
+    pub images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryArgs {
+    /// Name or ID
+    pub image: String,
+    /// Show whole instructions
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Show a table or JSON lines
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: ListFormat,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SaveArgs {
+    /// Names or IDs
+    #[arg(required = true)]
+    pub images: Vec<String>,
+    /// File to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Kind of archive
+    #[arg(long, value_enum, default_value = "docker-archive")]
+    pub format: ArchiveFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ArchiveFormat {
+    /// What `docker save` writes: an OCI layout with Docker's manifest.json; layers as they are.
+    DockerArchive,
+    /// An OCI layout as a tar; layers compressed.
+    OciArchive,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LoadArgs {
+    /// Archive, compressed or not [default: standard input]
+    #[arg(short, long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Show only names
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// Tar of a root file system, compressed or not; `-` for standard input
+    pub file: PathBuf,
+    /// Name of the image
+    pub name: Option<String>,
+    /// Apply a Dockerfile instruction (CMD, ENV, …) to the image's config
+    #[arg(short, long, value_name = "INSTRUCTION", action = ArgAction::Append)]
+    pub change: Vec<String>,
+    /// Text for the image's history
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InfoArgs {
+    /// Show a table or JSON
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: ListFormat,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Remove what is broken, so that the next build makes it anew
+    #[arg(long)]
+    pub repair: bool,
+}

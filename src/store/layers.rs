@@ -1,0 +1,209 @@
+//! Layer directories: what a layer adds to the layers below it, as files on disk.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Store, StoreError};
+use crate::layer::Packed;
+use crate::oci::{ChainId, DiffId, Digest};
+use crate::snapshot;
+
+/// What the store knows of the top layer of a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// The chain below; `None` for a base layer.
+    pub parent: Option<ChainId>,
+    /// The digest of the layer's tar.
+    pub diff_id: DiffId,
+    /// The number of bytes of that tar.
+    pub size: u64,
+    /// The digest of the layer's files without their times; for a layer that came from elsewhere,
+    /// that of its tar.
+    pub content: Digest,
+    /// When it was made here (RFC 3339); `None` for a layer that came from elsewhere.
+    pub created: Option<String>,
+    /// The name of its folder below `layers/`.
+    folder: String,
+}
+
+impl LayerRecord {
+    /// The chain whose top this layer is.
+    pub fn chain(&self) -> ChainId {
+        ChainId::extend(self.parent, self.diff_id)
+    }
+}
+
+/// A layer directory that is being filled. Dropping it removes it.
+#[derive(Debug)]
+pub struct StagedLayer {
+    dir: PathBuf,
+    armed: bool,
+}
+
+/// A filled layer directory and its record, ready to be published.
+#[derive(Debug)]
+pub struct SealedLayer {
+    staged: StagedLayer,
+    record: LayerRecord,
+}
+
+impl StagedLayer {
+    /// The layer directory itself: the upper directory of an overlay.
+    pub fn fs(&self) -> PathBuf {
+        self.dir.join("fs")
+    }
+
+    /// An empty folder on the same file system: the work directory of an overlay.
+    pub fn work(&self) -> PathBuf {
+        self.dir.join("work")
+    }
+
+    /// Says what the directory holds; it must not change any more.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn seal(
+        self,
+        parent: Option<ChainId>,
+        packed: &Packed,
+        created: Option<String>,
+    ) -> Result<SealedLayer, StoreError> {
+        let folder = self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let record = LayerRecord {
+            parent,
+            diff_id: packed.diff_id,
+            size: packed.size,
+            content: packed.content,
+            created,
+            folder,
+        };
+        let work = self.work();
+        if work.exists() {
+            snapshot::remove_tree(&work)?;
+        }
+        let path = self.record_path();
+        let bytes = serde_json::to_vec(&record).expect("a record of plain strings serializes");
+        fs::write(&path, bytes).map_err(StoreError::io("write", &path))?;
+        Ok(SealedLayer { staged: self, record })
+    }
+
+    /// The file that gets the chain's name as a second one.
+    fn record_path(&self) -> PathBuf {
+        self.dir.join("layer.json")
+    }
+}
+
+impl SealedLayer {
+    /// The record that will be published.
+    pub fn record(&self) -> &LayerRecord {
+        &self.record
+    }
+}
+
+impl Drop for StagedLayer {
+    fn drop(&mut self) {
+        if self.armed {
+            // What cannot be removed now is found by the next garbage collection.
+            drop(snapshot::remove_tree(&self.dir));
+        }
+    }
+}
+
+impl Store {
+    /// Makes an empty layer directory.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn stage_layer(&self) -> Result<StagedLayer, StoreError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("{}-{}", self.lease.name(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = self.path().join("layers").join(name);
+        let make = |path: &Path, mode| {
+            let made = DirBuilder::new().mode(mode).create(path);
+            made.map_err(StoreError::io("make the folder", path))
+        };
+        make(&dir, 0o700)?;
+        let staged = StagedLayer { dir, armed: true };
+        make(&staged.fs(), 0o755)?;
+        make(&staged.work(), 0o700)?;
+        Ok(staged)
+    }
+
+    /// The record of the top layer of `chain`; `None` where the store has no directory for it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Damaged`].
+    pub fn layer(&self, chain: ChainId) -> Result<Option<LayerRecord>, StoreError> {
+        let path = self.chain_path(chain);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(StoreError::io("read", &path)(err)),
+        };
+        parse_record(&path, &bytes).map(Some)
+    }
+
+    /// Where the files of a recorded layer lie.
+    pub fn layer_dir(&self, record: &LayerRecord) -> PathBuf {
+        self.path().join("layers").join(&record.folder).join("fs")
+    }
+
+    /// The records of all layers of `chain`, topmost first.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLayer`] where one is missing; as [`Store::layer`].
+    pub fn layers_of(&self, chain: ChainId) -> Result<Vec<LayerRecord>, StoreError> {
+        let mut records = Vec::new();
+        let mut next = Some(chain);
+        while let Some(chain) = next {
+            let record = self.layer(chain)?.ok_or(StoreError::NoLayer(chain))?;
+            next = record.parent;
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    fn chain_path(&self, chain: ChainId) -> PathBuf {
+        self.path().join("chains").join(chain.0.hex())
+    }
+
+    /// Gives a flushed layer its name. One that another process published first stays: ours is
+    /// removed when the store is closed, as steps may be running on it.
+    pub(super) fn name_layer(&self, layer: SealedLayer) -> Result<(), StoreError> {
+        let SealedLayer { mut staged, record } = layer;
+        let path = self.chain_path(record.chain());
+        match fs::hard_link(staged.record_path(), &path) {
+            Ok(()) => staged.armed = false,
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
+                let mut unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner);
+                unused.push(staged);
+            }
+            Err(err) => return Err(StoreError::io("make", &path)(err)),
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn parse_record(path: &Path, bytes: &[u8]) -> Result<LayerRecord, StoreError> {
+    let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
+    let record: LayerRecord =
+        serde_json::from_slice(bytes).map_err(|err| damaged(err.to_string()))?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if record.folder.is_empty() || !record.folder.bytes().all(plain) {
+        return Err(damaged("its folder is no plain name".into()));
+    }
+    Ok(record)
+}
+
+impl LayerRecord {
+    /// The name of its folder below `layers/`.
+    pub(super) fn folder(&self) -> &str {
+        &self.folder
+    }
+}

@@ -1,0 +1,164 @@
+//! Images, layers and blobs on disk, shared by any number of processes without a daemon.
+//!
+//! ```text
+//! ROOT/                          mode 0700
+//!   CACHEDIR.TAG                 for backup programs
+//!   v1/                          the format version
+//!     oci-layout
+//!     blobs/sha256/<hex>         documents, and layers as they came; mode 0444, never overwritten
+//!     layers/<lease>-<n>/fs/     what a layer adds, in OverlayFS's form
+//!     layers/<lease>-<n>/layer.json   its LayerRecord
+//!     chains/<chain>             a link to the LayerRecord of this chain's top layer: the layer
+//!                                is complete and never changes
+//!     refs/<hash of the name>    a name and the manifest that it stands for
+//!     cache/                     the step cache's records (see `crate::cache`)
+//!     tmp/<lease>/               what a living process is making
+//!     locks/gc                   shared: at work; exclusive: collecting garbage
+//!     locks/<lease>              held for its life by the process that owns tmp/<lease>
+//!     locks/build-<key>          held by the process that builds the step of that key
+//! ```
+//!
+//! **Publishing.** What is new is made without a name (blobs and records under `tmp/`, layers in a
+//! folder that no record names), flushed by one `syncfs`, and only then named, by `link`; a name that
+//! exists already wins, since names say what the bytes are. Names of images come last. So at any
+//! moment, power loss included, whatever has a name is whole. A layer's folder never moves, so that
+//! the steps that run on top of it do not care when it is published.
+//!
+//! **Locks** are `flock`s, which die with their process: nothing has to be repaired after a crash.
+//! Whoever opens the store next and finds nobody at work removes what dead processes left.
+
+mod blob;
+mod check;
+mod error;
+mod gc;
+mod image;
+mod key_lock;
+mod layers;
+mod lease;
+mod publish;
+mod unpack;
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+pub use check::{Finding, Repair};
+pub use blob::Verified;
+pub use error::StoreError;
+pub use gc::Freed;
+pub use image::{Image, Named};
+pub use key_lock::KeyLock;
+pub use layers::{LayerRecord, SealedLayer, StagedLayer};
+use lease::Lease;
+pub use publish::StagedBlob;
+
+/// The format version that this mica reads and writes.
+const FORMAT: &str = "v1";
+
+/// An open store. Holding one keeps the garbage collectors of other processes away from what this
+/// process uses and makes; dropping it removes what was made and not published.
+#[derive(Debug)]
+pub struct Store {
+    /// `ROOT/v1`.
+    base: PathBuf,
+    /// Locked shared until the store is dropped.
+    gc_lock: File,
+    /// Layers that others have published first: steps may still run on them.
+    unused: Mutex<Vec<StagedLayer>>,
+    /// Dropped last: while it is held, nobody touches what this process makes.
+    lease: Lease,
+}
+
+impl Store {
+    /// Opens the store at `root` and makes it where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] for a format that this mica does not know, [`StoreError::Untrusted`]
+    /// where other users could write to it, [`StoreError::Io`].
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let base = root.join(FORMAT);
+        if !base.join("oci-layout").exists() {
+            create(root, &base)?;
+        }
+        let metadata = fs::metadata(root).map_err(StoreError::io("read", root))?;
+        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        if owner != rustix::process::geteuid().as_raw() || mode & 0o022 != 0 {
+            return Err(StoreError::Untrusted { path: root.to_owned(), owner, mode });
+        }
+        let lock_path = base.join("locks/gc");
+        let gc_lock = open_lock(&lock_path)?;
+        if lease::any_dead(&base)? && gc_lock.try_lock().is_ok() {
+            gc::sweep_dead(&base)?;
+            gc_lock.unlock().map_err(StoreError::io("unlock", &lock_path))?;
+        }
+        gc_lock.lock_shared().map_err(StoreError::io("lock", &lock_path))?;
+        let lease = Lease::take(&base)?;
+        Ok(Self { base, gc_lock, unused: Mutex::default(), lease })
+    }
+
+    /// The folder that holds the store's format version, `ROOT/v1`.
+    pub fn path(&self) -> &Path {
+        &self.base
+    }
+
+    /// A path below [`Store::path`] that belongs to this process alone and is removed with it.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.lease.path(name)
+    }
+}
+
+fn create(root: &Path, base: &Path) -> Result<(), StoreError> {
+    refuse_other_formats(root)?;
+    for sub in ["blobs/sha256", "layers", "chains", "refs", "cache", "tmp", "locks"] {
+        let path = base.join(sub);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(StoreError::io("make the folder", &path))?;
+    }
+    let write = |path: PathBuf, text: &str| {
+        fs::write(&path, text).map_err(StoreError::io("write", &path))
+    };
+    write(
+        root.join("CACHEDIR.TAG"),
+        "Signature: 8a477f597d28d172789f06886806bc55\n# Images and build cache of mica.\n",
+    )?;
+    // Last: the store is there once this is.
+    write(base.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)
+}
+
+fn refuse_other_formats(root: &Path) -> Result<(), StoreError> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(err) => return Err(StoreError::io("read", root)(err)),
+    };
+    for entry in entries {
+        let name = entry.map_err(StoreError::io("read", root))?.file_name();
+        let name = name.to_string_lossy();
+        let is_format = name
+            .strip_prefix('v')
+            .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        if is_format && name != FORMAT {
+            return Err(StoreError::Newer {
+                path: root.to_owned(),
+                found: name.into_owned(),
+                known: FORMAT,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn open_lock(path: &Path) -> Result<File, StoreError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(StoreError::io("open", path))
+}

@@ -1,0 +1,154 @@
+//! Making new things visible: stage, flush once, then give names.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::layers::SealedLayer;
+use super::{Store, StoreError};
+use crate::oci::{Descriptor, Digest, HashingWriter};
+
+/// A blob that is written and hashed and has no name yet.
+#[derive(Debug)]
+pub struct StagedBlob {
+    path: PathBuf,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// The number of its bytes.
+    pub size: u64,
+}
+
+impl StagedBlob {
+    /// Where its bytes lie until it is published or the store is closed.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Store {
+    /// Writes what `fill` writes into a new blob.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], and what `fill` returns.
+    pub fn stage_blob<E: From<StoreError>>(
+        &self,
+        fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    ) -> Result<StagedBlob, E> {
+        let path = self.new_scratch("blob");
+        let file = File::create_new(&path).map_err(StoreError::io("make", &path))?;
+        let mut writer = HashingWriter::new(file);
+        let filled = fill(&mut writer);
+        let (_, digest, size) = writer.finish();
+        match filled {
+            Ok(()) => Ok(StagedBlob { path, digest, size }),
+            Err(err) => {
+                // The lease is removed in the end anyway; this frees a full disk at once.
+                drop(fs::remove_file(&path));
+                Err(err)
+            }
+        }
+    }
+
+    /// Stages the blob that `descriptor` points to, read from `source`, of which no more bytes
+    /// are taken than the descriptor says.
+    ///
+    /// # Errors
+    /// [`StoreError::SizeMismatch`], [`StoreError::DigestMismatch`], [`StoreError::Io`].
+    pub fn stage_expected(
+        &self,
+        descriptor: &Descriptor,
+        source: impl Read,
+    ) -> Result<StagedBlob, StoreError> {
+        let staged = self.stage_blob(|out| {
+            let mut source = source.take(descriptor.size.saturating_add(1));
+            io::copy(&mut source, out)
+                .map_err(StoreError::io("write a blob of", self.path()))
+                .map(drop)
+        })?;
+        let what = || format!("the blob {}", descriptor.digest);
+        if staged.size != descriptor.size {
+            let (expected, found) = (descriptor.size, staged.size);
+            return Err(StoreError::SizeMismatch { what: what(), expected, found });
+        }
+        if staged.digest != descriptor.digest {
+            let (expected, found) = (descriptor.digest, staged.digest);
+            return Err(StoreError::DigestMismatch { what: what(), expected, found });
+        }
+        Ok(staged)
+    }
+
+    /// Stages `bytes` as a blob.
+    pub fn stage_bytes(&self, bytes: &[u8]) -> Result<StagedBlob, StoreError> {
+        self.stage_blob(|out| out.write_all(bytes).map_err(StoreError::io("write", self.path())))
+    }
+
+    /// Makes blobs and layers durable, then visible. Nothing of it is visible where it fails early;
+    /// what is visible is whole. Blobs and layers that are in the store already are dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn publish(
+        &self,
+        blobs: Vec<StagedBlob>,
+        layers: Vec<SealedLayer>,
+    ) -> Result<(), StoreError> {
+        let blobs: Vec<_> = blobs.into_iter().filter(|blob| !self.has_blob(blob.digest)).collect();
+        if blobs.is_empty() && layers.is_empty() {
+            return Ok(());
+        }
+        self.flush()?;
+        for blob in &blobs {
+            self.name_blob(blob)?;
+        }
+        for layer in layers {
+            self.name_layer(layer)?;
+        }
+        sync_dir(&self.path().join("blobs/sha256"))?;
+        sync_dir(&self.path().join("chains"))
+    }
+
+    /// Flushes the whole file system once: cheaper than each file alone.
+    fn flush(&self) -> Result<(), StoreError> {
+        let path = self.path();
+        let dir = File::open(path).map_err(StoreError::io("open", path))?;
+        rustix::fs::syncfs(dir.as_fd()).map_err(|err| StoreError::io("flush", path)(err.into()))
+    }
+
+    fn name_blob(&self, blob: &StagedBlob) -> Result<(), StoreError> {
+        fs::set_permissions(&blob.path, fs::Permissions::from_mode(0o444))
+            .map_err(StoreError::io("change the mode of", &blob.path))?;
+        let name = self.blob_path(blob.digest);
+        match fs::hard_link(&blob.path, &name) {
+            Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::io("make", &name)(err));
+            }
+            _ => {}
+        }
+        fs::remove_file(&blob.path).map_err(StoreError::io("remove", &blob.path))
+    }
+
+    /// Replaces `path` by a file of `bytes`, durably and at once.
+    pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let temporary = self.new_scratch("record");
+        let mut file =
+            File::create_new(&temporary).map_err(StoreError::io("make", &temporary))?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_data())
+            .map_err(StoreError::io("write", &temporary))?;
+        fs::rename(&temporary, path).map_err(StoreError::io("replace", path))?;
+        sync_dir(path.parent().unwrap_or(path))
+    }
+
+    /// A path in the scratch folder that was not given before.
+    pub(super) fn new_scratch(&self, kind: &str) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.scratch(&format!("{kind}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+pub(super) fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(StoreError::io("flush", path))
+}

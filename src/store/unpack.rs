@@ -1,0 +1,72 @@
+//! From a layer's blob to its directory, when something is about to read it.
+
+use std::io::Read;
+
+use super::{Image, LayerRecord, Store, StoreError};
+use crate::layer::{self, Packed};
+use crate::oci::{ChainId, Descriptor, DiffId, HashingReader};
+use crate::snapshot::{Upper, View};
+
+impl Store {
+    /// Makes sure that all layers of an image have directories, and gives their records, topmost
+    /// first.
+    ///
+    /// # Errors
+    /// [`StoreError::Layer`] for a layer that cannot be unpacked, [`StoreError::DigestMismatch`] for
+    /// one whose bytes are not those that the config promises.
+    pub fn unpack(&self, image: &Image) -> Result<Vec<LayerRecord>, StoreError> {
+        let mut records: Vec<LayerRecord> = Vec::new();
+        let layers = image.manifest.layers().iter().zip(&image.config.rootfs.diff_ids);
+        for (descriptor, diff_id) in layers {
+            let parent = records.first().map(LayerRecord::chain);
+            let chain = ChainId::extend(parent, *diff_id);
+            let record = match self.layer(chain)? {
+                Some(record) => record,
+                None => self.unpack_layer(descriptor, *diff_id, &records)?,
+            };
+            records.insert(0, record);
+        }
+        Ok(records)
+    }
+
+    /// Unpacks one layer on top of `below` (topmost first).
+    fn unpack_layer(
+        &self,
+        descriptor: &Descriptor,
+        diff_id: DiffId,
+        below: &[LayerRecord],
+    ) -> Result<LayerRecord, StoreError> {
+        let parent = below.first().map(LayerRecord::chain);
+        let chain = ChainId::extend(parent, diff_id);
+        let _lock = self.lock_key(chain.0, || {})?;
+        if let Some(record) = self.layer(chain)? {
+            return Ok(record);
+        }
+        let staged = self.stage_layer()?;
+        let lowers = View::open(below.iter().map(|record| self.layer_dir(record)))?;
+        let upper = Upper::open(&staged.fs(), lowers)?;
+        let failed = |source| StoreError::Layer { layer: diff_id.0, source };
+        let mut blob = self.open_blob(descriptor)?;
+        let decoder = layer::decoder(&mut blob).map_err(failed)?;
+        let mut tar = HashingReader::new(decoder);
+        layer::apply(&mut tar, &upper, &layer::ApplyOptions::layer()).map_err(failed)?;
+        drain(&mut tar).map_err(failed)?;
+        let (found, size) = tar.finish();
+        blob.finish()?;
+        if found != diff_id.0 {
+            let what = "the layer's tar".to_owned();
+            return Err(StoreError::DigestMismatch { what, expected: diff_id.0, found });
+        }
+        drop(upper);
+        let packed = Packed { diff_id, size, content: diff_id.0 };
+        let sealed = staged.seal(parent, &packed, None)?;
+        let record = sealed.record().clone();
+        self.publish(Vec::new(), vec![sealed])?;
+        Ok(record)
+    }
+}
+
+/// What follows the archive's end belongs to the digest.
+fn drain(tar: &mut impl Read) -> Result<(), layer::LayerError> {
+    std::io::copy(tar, &mut std::io::sink()).map(drop).map_err(layer::LayerError::from)
+}
