@@ -1,0 +1,330 @@
+//! A directory held open, and what can be done to the names in it without following any link.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self as sys, AtFlags, Dir, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Metadata, Stub};
+
+/// The xattr with which OverlayFS marks a directory that hides those below it.
+pub(crate) const OPAQUE: &str = "user.overlay.opaque";
+
+/// A directory held open.
+///
+/// All names that its methods take are single components; the last component is never followed.
+/// Errors are the kernel's: callers know the path and add it.
+#[derive(Debug)]
+pub struct Handle(OwnedFd);
+
+impl Handle {
+    /// Opens a directory of the host by its path, which must come from the user or from us.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(sys::open(path, flags, Mode::empty())?))
+    }
+
+    /// Opens the directory `name` for reading.
+    pub fn directory(&self, name: &OsStr) -> io::Result<Self> {
+        Ok(self.open_directory(name, OFlags::RDONLY)?)
+    }
+
+    /// Opens the directory `name` for passing through, which does not need the right to list it.
+    pub(crate) fn passage(&self, name: &OsStr) -> io::Result<Self> {
+        Ok(self.open_directory(name, OFlags::PATH)?)
+    }
+
+    fn open_directory(&self, name: &OsStr, access: OFlags) -> Result<Self, Errno> {
+        let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        sys::openat(&self.0, name, flags, Mode::empty()).map(Self)
+    }
+
+    /// A second handle on the same directory.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
+    /// Opens the regular file `name` for reading; anything else is refused without waiting for it.
+    pub fn file(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = sys::openat(&self.0, name, flags | OFlags::NOCTTY, Mode::empty())?;
+        if Metadata::from(&sys::fstat(&file)?).is_file() {
+            Ok(File::from(file))
+        } else {
+            Err(Errno::INVAL.into())
+        }
+    }
+
+    /// The directory's own metadata.
+    pub fn own_metadata(&self) -> io::Result<Metadata> {
+        let metadata = Metadata::from(&sys::fstat(&self.0)?);
+        Ok(match self.own_xattr(Stub::XATTR)?.as_deref().and_then(Stub::decode) {
+            Some(stub) => metadata.with_stub(&stub),
+            None => metadata,
+        })
+    }
+
+    /// What `lstat` tells about `name`; `None` if there is no such file.
+    pub fn stat(&self, name: &OsStr) -> io::Result<Option<Metadata>> {
+        match sys::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Metadata::from(&stat))),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Like [`Handle::stat`], with stubs turned into what they stand for.
+    pub fn metadata(&self, name: &OsStr) -> io::Result<Option<Metadata>> {
+        let Some(metadata) = self.stat(name)? else { return Ok(None) };
+        if !(metadata.is_file() || metadata.is_dir()) {
+            return Ok(Some(metadata));
+        }
+        Ok(Some(match self.xattr(name, Stub::XATTR)?.as_deref().and_then(Stub::decode) {
+            Some(stub) => metadata.with_stub(&stub),
+            None => metadata,
+        }))
+    }
+
+    /// The target of the symbolic link `name`.
+    pub fn read_link(&self, name: &OsStr) -> io::Result<PathBuf> {
+        let target = sys::readlinkat(&self.0, name, Vec::new())?;
+        Ok(OsString::from_vec(target.into_bytes()).into())
+    }
+
+    /// The names in the directory, without `.` and `..`, in the kernel's order.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.0)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Whether the directory hides those below it.
+    pub fn is_opaque(&self) -> io::Result<bool> {
+        Ok(self.own_xattr(OPAQUE)?.as_deref() == Some(b"y"))
+    }
+
+    /// An xattr of the directory itself.
+    pub(crate) fn own_xattr(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        absent(read_xattr(|buffer| sys::fgetxattr(&self.0, name, buffer)))
+    }
+
+    /// An xattr of the file `name`.
+    pub(crate) fn xattr(&self, name: &OsStr, xattr: &str) -> io::Result<Option<Vec<u8>>> {
+        let path = self.magic_path(name);
+        absent(read_xattr(|buffer| sys::lgetxattr(&path, xattr, buffer)))
+    }
+
+    /// All xattrs of `name`, or of the directory itself for `None`, sorted by name; without those
+    /// that are OverlayFS's or ours.
+    pub fn xattrs(&self, name: Option<&OsStr>) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+        let path = name.map(|name| self.magic_path(name));
+        let list = absent(read_xattr(|buffer| match &path {
+            Some(path) => sys::llistxattr(path, buffer),
+            None => sys::flistxattr(&self.0, buffer),
+        }))?;
+        let mut xattrs = Vec::new();
+        for xattr in list.unwrap_or_default().split(|byte| *byte == 0) {
+            if xattr.is_empty() || is_private_xattr(xattr) {
+                continue;
+            }
+            let value = absent(read_xattr(|buffer| match &path {
+                Some(path) => sys::lgetxattr(path, xattr, buffer),
+                None => sys::fgetxattr(&self.0, xattr, buffer),
+            }))?;
+            if let Some(value) = value {
+                xattrs.push((OsStr::from_bytes(xattr).to_owned(), value));
+            }
+        }
+        xattrs.sort();
+        Ok(xattrs)
+    }
+
+    /// A path to `name` for the calls that take no directory handle. The kernel resolves its front
+    /// to this very directory, and an `l…` call does not follow its last component.
+    pub(crate) fn magic_path(&self, name: &OsStr) -> PathBuf {
+        let mut path = OsString::from(format!("/proc/self/fd/{}/", self.0.as_raw_fd()));
+        path.push(name);
+        path.into()
+    }
+}
+
+impl From<OwnedFd> for Handle {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Whether an xattr is a mark of OverlayFS or of ours rather than a part of the image.
+pub(crate) fn is_private_xattr(name: &[u8]) -> bool {
+    [&b"user.overlay."[..], b"trusted.overlay.", b"user.mica."]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// Calls `read` with a buffer that is large enough in nearly all cases, then with one that always is.
+fn read_xattr(mut read: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    /// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of Linux.
+    const LARGEST: usize = 64 << 10;
+    let mut small = [0; 256];
+    match read(&mut small) {
+        Ok(length) => Ok(small[..length].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0; LARGEST];
+            let length = read(&mut large)?;
+            large.truncate(length);
+            Ok(large)
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A missing xattr is no error, nor is one on a file system or kind of file that has none, nor what
+/// this user may not read (`user.*` of an unreadable file): it is not there for that user.
+fn absent(result: Result<Vec<u8>, Errno>) -> io::Result<Option<Vec<u8>>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT | Errno::ACCESS | Errno::PERM) => {
+            Ok(None)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// One step of a [`Walk`].
+#[derive(Debug)]
+pub enum WalkEvent {
+    /// A directory begins: [`Walk::dir`] is itself, [`Walk::path`] its path.
+    Enter(Metadata),
+    /// Anything else: [`Walk::dir`] is its directory, [`Walk::path`] its path.
+    Leaf(Metadata),
+    /// The directory of the path ends: [`Walk::dir`] is itself.
+    Leave,
+}
+
+/// Walks one directory tree in the order of its names, depth first.
+///
+/// It holds two handles however deep the tree is, and uses no recursion: the way up goes through
+/// `..`, and must end where the way down came from.
+#[derive(Debug)]
+pub struct Walk {
+    root: Handle,
+    dir: Handle,
+    levels: Vec<Level>,
+    path: Vec<u8>,
+    leaving: bool,
+}
+
+#[derive(Debug)]
+struct Level {
+    names: std::vec::IntoIter<OsString>,
+    /// Where the directory is, to be sure that `..` leads to it.
+    id: (u64, u64),
+    /// The length of its path.
+    path_bytes: usize,
+}
+
+impl Walk {
+    /// Walks what is below `root`; the root itself is no event.
+    pub fn new(root: Handle) -> io::Result<Self> {
+        let dir = root.try_clone()?;
+        let mut walk = Self { root, dir, levels: Vec::new(), path: Vec::new(), leaving: false };
+        walk.push_level()?;
+        Ok(walk)
+    }
+
+    /// The directory of the last event.
+    pub fn dir(&self) -> &Handle {
+        &self.dir
+    }
+
+    /// The path of the last event, relative to the root.
+    pub fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.path))
+    }
+
+    /// The last component of [`Walk::path`].
+    pub fn name(&self) -> &OsStr {
+        let start = self.path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        OsStr::from_bytes(&self.path[start..])
+    }
+
+    /// Goes on; `None` at the end.
+    pub fn advance(&mut self) -> io::Result<Option<WalkEvent>> {
+        if self.leaving {
+            self.ascend()?;
+        }
+        let Some(level) = self.levels.last_mut() else { return Ok(None) };
+        self.path.truncate(level.path_bytes);
+        let Some(name) = level.names.next() else {
+            if self.levels.len() == 1 {
+                self.levels.clear();
+                return Ok(None);
+            }
+            self.leaving = true;
+            return Ok(Some(WalkEvent::Leave));
+        };
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name.as_bytes());
+        let metadata = self.dir.stat(&name)?.ok_or(Errno::NOENT)?;
+        if metadata.is_dir() {
+            self.dir = self.dir.directory(&name)?;
+            self.push_level()?;
+            return Ok(Some(WalkEvent::Enter(self.dir.own_metadata()?)));
+        }
+        let metadata = if metadata.is_file() {
+            self.dir.metadata(&name)?.ok_or(Errno::NOENT)?
+        } else {
+            metadata
+        };
+        Ok(Some(WalkEvent::Leaf(metadata)))
+    }
+
+    fn push_level(&mut self) -> io::Result<()> {
+        let mut names = self.dir.names()?;
+        names.sort();
+        let stat = sys::fstat(&self.dir)?;
+        let level = Level {
+            names: names.into_iter(),
+            id: (stat.st_dev, stat.st_ino),
+            path_bytes: self.path.len(),
+        };
+        self.levels.push(level);
+        Ok(())
+    }
+
+    fn ascend(&mut self) -> io::Result<()> {
+        self.leaving = false;
+        self.levels.pop();
+        let Some(level) = self.levels.last() else { return Ok(()) };
+        if self.levels.len() == 1 {
+            self.dir = self.root.try_clone()?;
+            return Ok(());
+        }
+        let parent = self.dir.directory(OsStr::new(".."))?;
+        let stat = sys::fstat(&parent)?;
+        if (stat.st_dev, stat.st_ino) != level.id {
+            return Err(io::Error::other("a directory was moved while it was read"));
+        }
+        self.dir = parent;
+        Ok(())
+    }
+}

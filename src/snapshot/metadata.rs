@@ -1,0 +1,219 @@
+//! What there is to know about a file besides its name and content.
+
+use std::fmt;
+
+use rustix::fs::{FileType, Stat, makedev};
+
+/// The kinds of file that a layer can hold. (It cannot hold a socket, but a context can.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A socket.
+    Socket,
+}
+
+impl Kind {
+    fn of(mode: u32) -> Self {
+        match FileType::from_raw_mode(mode) {
+            FileType::Directory => Self::Directory,
+            FileType::Symlink => Self::Symlink,
+            FileType::Fifo => Self::Fifo,
+            FileType::CharacterDevice => Self::CharDevice,
+            FileType::BlockDevice => Self::BlockDevice,
+            FileType::Socket => Self::Socket,
+            FileType::RegularFile | FileType::Unknown => Self::File,
+        }
+    }
+
+    /// The `S_IFMT` bits of a mode.
+    pub(crate) fn file_type(self) -> FileType {
+        match self {
+            Self::File => FileType::RegularFile,
+            Self::Directory => FileType::Directory,
+            Self::Symlink => FileType::Symlink,
+            Self::Fifo => FileType::Fifo,
+            Self::CharDevice => FileType::CharacterDevice,
+            Self::BlockDevice => FileType::BlockDevice,
+            Self::Socket => FileType::Socket,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Symlink => "symbolic link",
+            Self::Fifo => "named pipe",
+            Self::CharDevice => "character device",
+            Self::BlockDevice => "block device",
+            Self::Socket => "socket",
+        })
+    }
+}
+
+/// A point in time, since 1970 in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp {
+    /// Whole seconds, negative before 1970.
+    pub secs: i64,
+    /// Nanoseconds to add, below 10⁹.
+    pub nanos: u32,
+}
+
+impl Timestamp {
+    /// A whole second.
+    pub fn from_secs(secs: i64) -> Self {
+        Self { secs, nanos: 0 }
+    }
+}
+
+/// What `lstat` tells about a file, with [`Stub`]s already turned into what they stand for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    /// What kind of file it is.
+    pub kind: Kind,
+    /// Permissions with set-id and sticky bits (`07777`).
+    pub mode: u32,
+    /// The owner, as the image numbers it.
+    pub uid: u32,
+    /// The group, as the image numbers it.
+    pub gid: u32,
+    /// The size in bytes; of a symbolic link, the length of its target.
+    pub size: u64,
+    /// When its content last changed.
+    pub mtime: Timestamp,
+    /// Major and minor number, of a device.
+    pub rdev: (u32, u32),
+    /// The file system that it is on.
+    pub dev: u64,
+    /// Its number there.
+    pub ino: u64,
+    /// How many names it has.
+    pub nlink: u64,
+}
+
+impl Metadata {
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == Kind::Directory
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind == Kind::File
+    }
+
+    /// Whether it is what OverlayFS calls a whiteout: a character device 0:0.
+    pub fn is_whiteout(&self) -> bool {
+        self.kind == Kind::CharDevice && self.rdev == (0, 0)
+    }
+
+    /// What it is, given the stub that was found on it.
+    pub(crate) fn with_stub(mut self, stub: &Stub) -> Self {
+        (self.kind, self.mode) = (Kind::of(stub.mode), stub.mode & 0o7777);
+        (self.uid, self.gid, self.rdev) = (stub.uid, stub.gid, stub.rdev);
+        self
+    }
+}
+
+impl From<&Stat> for Metadata {
+    // The types of `Stat`'s fields differ between architectures.
+    #[allow(
+        clippy::unnecessary_cast,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_lossless,
+        clippy::allow_attributes,
+        reason = "which of these casts is needless depends on the architecture"
+    )]
+    fn from(stat: &Stat) -> Self {
+        let rdev = stat.st_rdev as u64;
+        Self {
+            kind: Kind::of(stat.st_mode as u32),
+            mode: stat.st_mode as u32 & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: stat.st_size as u64,
+            mtime: Timestamp { secs: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 },
+            rdev: (rustix::fs::major(rdev), rustix::fs::minor(rdev)),
+            dev: stat.st_dev as u64,
+            ino: stat.st_ino as u64,
+            nlink: stat.st_nlink as u64,
+        }
+    }
+}
+
+/// What a file really is, where the user who unpacked it could not make it so.
+///
+/// In a user namespace nobody can make a device, nor give a file to an id outside of the map. Then
+/// an empty file takes the device's place, or the file keeps its maker as owner, and the xattr
+/// [`Stub::XATTR`] tells the truth: `MODE UID GID MAJOR:MINOR`, the mode octal and with the file
+/// type's bits, the rest decimal. Readers of this module see the truth only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stub {
+    /// File type and permissions, as `st_mode` has them.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Major and minor number, of a device.
+    pub rdev: (u32, u32),
+}
+
+impl Stub {
+    /// The xattr that holds a stub.
+    pub const XATTR: &str = "user.mica.stat";
+
+    /// The xattr's value.
+    pub fn encode(&self) -> String {
+        let (major, minor) = self.rdev;
+        format!("{:o} {} {} {major}:{minor}", self.mode, self.uid, self.gid)
+    }
+
+    /// Reads the xattr's value; `None` if it is not one that [`Stub::encode`] makes.
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        let mut words = text.split(' ');
+        let mode = u32::from_str_radix(words.next()?, 8).ok()?;
+        let uid = words.next()?.parse().ok()?;
+        let gid = words.next()?.parse().ok()?;
+        let (major, minor) = words.next()?.split_once(':')?;
+        let rdev = (major.parse().ok()?, minor.parse().ok()?);
+        let stub = Self { mode, uid, gid, rdev };
+        words.next().is_none().then_some(stub)
+    }
+
+    /// The device number.
+    pub(crate) fn device(rdev: (u32, u32)) -> u64 {
+        makedev(rdev.0, rdev.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stub_round_trip() {
+        let stub = Stub { mode: 0o020_666, uid: 0, gid: 5, rdev: (1, 3) };
+        assert_eq!(stub.encode(), "20666 0 5 1:3");
+        assert_eq!(Stub::decode(stub.encode().as_bytes()), Some(stub));
+        for text in ["", "20666 0 5", "20666 0 5 1:3 ", "9 0 0 0:0", "20666 0 5 13", "-1 0 0 0:0"] {
+            assert_eq!(Stub::decode(text.as_bytes()), None, "{text}");
+        }
+    }
+}

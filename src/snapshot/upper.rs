@@ -1,0 +1,160 @@
+//! The topmost layer directory of a stack, to be written.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::attributes::times;
+use super::dirs::Dirs;
+use super::handle::Handle;
+use super::{Attributes, Metadata, Result, SnapshotError, Timestamp, UpperDir, View};
+
+/// The topmost layer directory of a stack: every change of a COPY, an ADD, a WORKDIR or an unpacked
+/// layer goes through it, and means what the same change through an overlay mount would mean.
+///
+/// The lower layers are never changed. What is written into a directory that only they have, makes
+/// that directory in this one too, with the same owner, mode, xattrs *and time*: a kernel mount
+/// would leave the moment of the copy there, which no two builds share.
+///
+/// Several threads may use it at once. [`Upper::finish`] ends it; dropping it before leaves the times
+/// of directories wrong, and nothing else.
+#[derive(Debug)]
+pub struct Upper {
+    root: UpperDir,
+    shared: Arc<Shared>,
+    view: View,
+}
+
+/// What all directories of one upper need.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The owner that a new file has before it is given one.
+    pub(crate) maker: (u32, u32),
+    /// The permissions that a new file does not get.
+    pub(crate) umask: u32,
+    /// The times of directories; each change in one would spoil them, so they are set at the end.
+    times: Mutex<HashMap<PathBuf, Timestamp>>,
+    /// Counts the changes that may turn a path to somewhere else.
+    generation: AtomicU64,
+    /// Held while a directory is made, so that two threads make it once.
+    making: Mutex<()>,
+}
+
+impl Upper {
+    /// Writes into `dir`, on top of `lowers`. The directory's own owner and mode are those of the
+    /// merged root, and stay as they are.
+    pub fn new(dir: Handle, lowers: &View) -> Result<Self> {
+        let root = Path::new("");
+        let open_error = |error| SnapshotError::io("open", root, error);
+        let mut layers = vec![dir.try_clone().map_err(open_error)?];
+        let mut below = Vec::new();
+        for lower in &lowers.layers().handles {
+            layers.push(lower.try_clone().map_err(open_error)?);
+            below.push(lower.try_clone().map_err(open_error)?);
+        }
+        let lower = Dirs { handles: below, layered: true };
+        let maker = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let shared = Arc::new(Shared {
+            maker,
+            umask: umask(),
+            times: Mutex::default(),
+            generation: AtomicU64::new(0),
+            making: Mutex::new(()),
+        });
+        let root = UpperDir::new(Arc::clone(&shared), dir, lower, PathBuf::new())?;
+        Ok(Self { root, shared, view: View::new(layers)? })
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> UpperDir {
+        self.root.clone()
+    }
+
+    /// The merged root as it is now, this directory included.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The directory at `path`, with symbolic links followed inside the root. What is missing of it is
+    /// made with `new`, what only lower layers have is copied up.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotADirectory`] if something else is in the way.
+    pub fn directory(&self, path: &Path, new: &Attributes) -> Result<UpperDir> {
+        let resolved = self.view.resolve(path)?.path;
+        let mut dir = self.root();
+        for component in resolved.components() {
+            if let Component::Normal(name) = component {
+                dir = dir.child(name, new)?.0;
+            }
+        }
+        Ok(dir)
+    }
+
+    /// What is at `path` in the merged root; links are followed on the way, not at the end.
+    pub fn lookup(&self, path: &Path) -> Result<Option<Metadata>> {
+        Ok(self.view.lookup(path)?.map(|entry| entry.metadata().clone()))
+    }
+
+    /// Counts the changes after which a path that was resolved before may lead somewhere else.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
+    /// Sets the times of all directories that were made, copied up or given attributes.
+    pub fn finish(&self) -> Result<()> {
+        let times_of = std::mem::take(&mut *self.shared.times());
+        for (path, mtime) in times_of {
+            let failed = |error| SnapshotError::io("set the time of", &path, error);
+            let Some(handle) = self.open_upper(&path).map_err(failed)? else { continue };
+            rustix::fs::futimens(&handle, &times(mtime)).map_err(|errno| failed(errno.into()))?;
+        }
+        Ok(())
+    }
+
+    /// The directory `path` of this layer, unless it has been replaced meanwhile.
+    fn open_upper(&self, path: &Path) -> std::io::Result<Option<Handle>> {
+        use rustix::io::Errno;
+        let mut handle = self.root.handle().try_clone()?;
+        for component in path.components() {
+            match handle.directory(component.as_os_str()) {
+                Ok(child) => handle = child,
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(Some(handle))
+    }
+}
+
+impl Shared {
+    /// Notes the time that a directory is to have in the end.
+    pub(crate) fn set_time(&self, path: &Path, mtime: Timestamp) {
+        self.times().insert(path.to_owned(), mtime);
+    }
+
+    /// Says that paths may lead somewhere else now.
+    pub(crate) fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn making(&self) -> MutexGuard<'_, ()> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn times(&self) -> MutexGuard<'_, HashMap<PathBuf, Timestamp>> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The umask, read without changing it, which would be seen by all threads. Where it cannot be read,
+/// every file's mode is set explicitly.
+fn umask() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
+}
