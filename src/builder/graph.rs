@@ -80,14 +80,17 @@ pub struct RunOp {
     pub user: String,
     /// Whether the step has a network.
     pub network: bool,
+    /// Whether it runs with all privileges.
+    pub insecure: bool,
     /// Host names beside those that `/etc/hosts` always has.
     pub hosts: Vec<(String, IpAddr)>,
     /// The host's name.
     pub hostname: String,
     /// What is mounted, in order.
     pub mounts: Vec<RunMount>,
-    /// Text files that are laid into the sandbox and run, for here-documents with a `#!` line.
-    pub script: Option<String>,
+    /// A file that is there while the step runs, for a here-document with a `#!` line: its path and
+    /// its text.
+    pub script: Option<(String, String)>,
     /// Bytes of `/dev/shm`.
     pub shm_size: Option<u64>,
     /// Name, soft and hard limit.
@@ -189,9 +192,10 @@ pub enum CopyItem {
         from: Tree,
         /// An absolute path in it, with wildcards.
         pattern: String,
-        /// With `--parents`: where in the pattern the part begins that is kept below the destination.
-        pivot: Option<String>,
-        /// Whether archives are unpacked: `Some(true)` always, `None` where they are local (ADD).
+        /// With `--parents`: the folder that the pattern is split at, and the pattern below it, whose
+        /// folders are kept below the destination.
+        pivot: Option<(String, String)>,
+        /// Whether archives are unpacked (ADD).
         unpack: bool,
     },
     /// A file whose text stands in the Dockerfile.
@@ -320,7 +324,11 @@ impl RunOp {
         key.number("network", self.network.into());
         key.list("hosts", self.hosts.iter().map(|(name, _)| name));
         key.field("hostname", &self.hostname);
-        key.field("script", self.script.as_deref().unwrap_or_default());
+        key.number("insecure", self.insecure.into());
+        for (path, text) in &self.script {
+            key.field("script", path);
+            key.field("text", text);
+        }
         key.number("shm", self.shm_size.unwrap_or_default());
         for (name, soft, hard) in &self.ulimits {
             key.field("ulimit", name);
@@ -382,7 +390,7 @@ impl CopyOp {
             match item {
                 CopyItem::Files { from: _, pattern, pivot, unpack } => {
                     key.field("files", pattern);
-                    key.list("pivot", pivot);
+                    key.list("pivot", pivot.iter().flat_map(|(folder, rest)| [folder, rest]));
                     key.number("unpack", (*unpack).into());
                 }
                 CopyItem::Inline { name, text } => {

@@ -1,0 +1,105 @@
+//! RUN: from the instruction to a [`RunOp`].
+
+use super::config::in_shell;
+use super::state::State;
+use super::{Lowering, Site};
+use crate::builder::BuildError;
+use crate::builder::graph::{Op, RunOp};
+use crate::parser::{Command, Diagnostic, Run, Script, Word};
+
+/// Where here-documents that are scripts of their own lie while they run, as in BuildKit.
+const PIPES: &str = "/dev/pipes/";
+
+impl Lowering<'_> {
+    pub(super) fn run(
+        &mut self,
+        state: &mut State,
+        site: Site<'_>,
+        run: &Run,
+    ) -> Result<(), BuildError> {
+        if let Some(device) = run.devices.first() {
+            let message = "`RUN --device` is not supported";
+            return Err(Diagnostic::error("unsupported", device.span, message).into());
+        }
+        let (argv, script) = command(state, &run.command);
+        let network = self.network(state, run.network.as_ref())?;
+        let insecure = self.insecure(state, run.security.as_ref())?;
+        let mounts = self.mounts(state, site, run)?;
+        let prefix = state.scope.history_prefix();
+        let created_by = format!("RUN {prefix}{} # buildkit", argv.join(" "));
+        let op = RunOp {
+            argv,
+            env: state.scope.environment(),
+            hidden_env: state.scope.undeclared_proxies(&self.options.build_args),
+            cwd: state.working_dir().to_owned(),
+            user: state.config.config.user.clone(),
+            network,
+            insecure,
+            hosts: self.options.hosts.clone(),
+            hostname: self.hostname(),
+            mounts,
+            script,
+            shm_size: self.options.shm_size,
+            ulimits: self.options.ulimits.clone(),
+        };
+        state.note(created_by, true);
+        self.add_step(state, site, Op::Run(op));
+        Ok(())
+    }
+
+    fn hostname(&self) -> String {
+        let given = self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+        given.map_or("buildkitsandbox", String::as_str).to_owned()
+    }
+
+    /// Whether the step has a network.
+    fn network(&self, state: &State, word: Option<&Word>) -> Result<bool, Diagnostic> {
+        let Some(word) = word else { return Ok(self.options.network) };
+        match state.scope.expand(word, self.escape)?.as_str() {
+            "" | "default" => Ok(self.options.network),
+            "none" => Ok(false),
+            "host" => self.allowed("network.host", word).map(|()| true),
+            other => Err(Diagnostic::error(
+                "network",
+                word.span,
+                format!("`{}` is no network: there are default, none, host", other.escape_debug()),
+            )),
+        }
+    }
+
+    fn insecure(&self, state: &State, word: Option<&Word>) -> Result<bool, Diagnostic> {
+        let Some(word) = word else { return Ok(false) };
+        match state.scope.expand(word, self.escape)?.as_str() {
+            "" | "sandbox" => Ok(false),
+            "insecure" => self.allowed("security.insecure", word).map(|()| true),
+            other => Err(Diagnostic::error(
+                "security",
+                word.span,
+                format!("`{}` is no mode: there are sandbox, insecure", other.escape_debug()),
+            )),
+        }
+    }
+
+    fn allowed(&self, entitlement: &str, word: &Word) -> Result<(), Diagnostic> {
+        if self.options.allow.contains(entitlement) {
+            return Ok(());
+        }
+        let message = format!("the entitlement {entitlement} is not allowed");
+        Err(Diagnostic::error("entitlement", word.span, message)
+            .with_hint(format!("if you trust this Dockerfile, build with `--allow {entitlement}`")))
+    }
+}
+
+/// The arguments of a RUN, and the script that they name where it is one.
+fn command(state: &State, command: &Command) -> (Vec<String>, Option<(String, String)>) {
+    match command {
+        Command::Exec(words) => (words.iter().map(|word| word.text.clone()).collect(), None),
+        Command::Shell(text) => match text.script() {
+            Script::Text(text) => (in_shell(state, text), None),
+            Script::File { name, content } => {
+                let path = format!("{PIPES}{name}");
+                (in_shell(state, path.clone()), Some((path, content)))
+            }
+        },
+    }
+}
