@@ -1,3 +1,4 @@
 //! Builds OCI images from Dockerfiles: parser, graph, solver, snapshots, layers and exporters.
 
 pub mod oci;
+pub mod parser;
