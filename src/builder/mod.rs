@@ -1,0 +1,4 @@
+//! From a syntax tree to an image.
+
+pub mod glob;
+pub mod ignore;
