@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The SHA-256 of some bytes, written `sha256:<64 hex digits>`.
 ///
-/// It is made only by hashing or by parsing, so a file name made from one holds hex digits and
+/// Whatever it is made from, it is 32 bytes, so a file name made from one holds hex digits and
 /// nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
@@ -49,6 +49,11 @@ impl Digest {
     /// The first 12 hex digits, as Docker shows image ids to people.
     pub fn short(&self) -> String {
         self.hex()[..12].to_owned()
+    }
+
+    /// The digest whose hash was stored as these bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     /// The 32 bytes of the hash.

@@ -95,6 +95,8 @@ pub struct Metadata {
     pub size: u64,
     /// When its content last changed.
     pub mtime: Timestamp,
+    /// When its content or anything else about it last changed, by the kernel's clock.
+    pub ctime: Timestamp,
     /// Major and minor number, of a device.
     pub rdev: (u32, u32),
     /// The file system that it is on.
@@ -148,6 +150,7 @@ impl From<&Stat> for Metadata {
             gid: stat.st_gid,
             size: stat.st_size as u64,
             mtime: Timestamp { secs: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 },
+            ctime: Timestamp { secs: stat.st_ctime as i64, nanos: stat.st_ctime_nsec as u32 },
             rdev: (rustix::fs::major(rdev), rustix::fs::minor(rdev)),
             dev: stat.st_dev as u64,
             ino: stat.st_ino as u64,

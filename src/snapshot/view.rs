@@ -72,6 +72,7 @@ impl View {
                 gid: 0,
                 size: 0,
                 mtime: super::Timestamp::default(),
+                ctime: super::Timestamp::default(),
                 rdev: (0, 0),
                 dev: 0,
                 ino: 0,

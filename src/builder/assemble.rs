@@ -1,0 +1,57 @@
+//! From the files and the config to an image in the store.
+
+use super::lower::Lowered;
+use super::snapshot::Snapshot;
+use super::{BuildError, BuildRequest, Services};
+use crate::oci::{Descriptor, MediaType};
+use crate::store::Image;
+
+/// Writes the image of a build and gives it its names.
+pub(super) fn assemble(
+    lowered: Lowered,
+    snapshot: &Snapshot,
+    request: &BuildRequest,
+    services: &Services<'_>,
+) -> Result<Image, BuildError> {
+    let Lowered { mut config, base_layers, base_history, .. } = lowered;
+    let mut layers = base_layers;
+    let base = layers.len();
+    let mut stack: Vec<_> = snapshot.layers().collect();
+    stack.reverse();
+    let mut created = Vec::new();
+    config.rootfs.diff_ids.truncate(base);
+    for layer in stack.into_iter().skip(base) {
+        let (diff_id, size) = layer.tar()?;
+        config.rootfs.diff_ids.push(diff_id);
+        layers.push(Descriptor::new(MediaType::ImageLayer, diff_id.0, size));
+        created.push(layer.created().map(str::to_owned));
+    }
+    // An instruction without a layer was done when the layer before it was; the first ones, when
+    // the base was made.
+    let (old, new) = config.history.split_at_mut(base_history);
+    let mut last = old.iter().rev().find_map(|entry| entry.created.clone());
+    let first = || match request.epoch {
+        Some(epoch) => jiff::Timestamp::from_second(epoch).unwrap_or_default().to_string(),
+        None => jiff::Timestamp::UNIX_EPOCH.to_string(),
+    };
+    let mut times = created.into_iter();
+    for entry in new {
+        if !entry.empty_layer
+            && let Some(time) = times.next()
+        {
+            last = time;
+        }
+        entry.created = Some(last.clone().unwrap_or_else(first));
+    }
+    config.created = Some(last.unwrap_or_else(first));
+    let store = services.store;
+    let (image, blobs) = store.stage_image(config, layers)?;
+    store.publish(blobs, Vec::new())?;
+    if request.names.is_empty() {
+        store.keep_unnamed(&image)?;
+    }
+    for name in &request.names {
+        store.tag(name, &image)?;
+    }
+    Ok(image)
+}

@@ -1,0 +1,347 @@
+//! COPY and ADD: files of a tree into the layer that is being made, by BuildKit's rules.
+//!
+//! | source | destination | result |
+//! |---|---|---|
+//! | folder | none | the destination becomes a folder with its contents |
+//! | folder | folder | its contents are merged in, file by file |
+//! | folder | anything else | refused |
+//! | file | folder, or ends in a slash | into the folder, under its own name |
+//! | file | none, or a file | the destination becomes the file |
+//!
+//! Links in the destination are followed inside the root; links at the end of a source are followed
+//! inside the source; links met below a copied folder are copied as links.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::Work;
+use super::chmod;
+use super::make_dir::open_upper;
+use super::select::{Folder, Root, Source, vanished};
+use crate::builder::BuildError;
+use crate::builder::graph::{CopyItem, CopyOp, Mode};
+use crate::layer;
+use crate::snapshot::{
+    Attributes, Entry, Kind, SnapshotError, Timestamp, Upper, UpperDir, View, copy_file,
+};
+use crate::store::StagedLayer;
+
+/// What a source of a COPY matches.
+pub(super) fn select(
+    source: &Source<'_>,
+    item: &CopyItem,
+    excludes: &[String],
+) -> Result<Vec<Root>, BuildError> {
+    match item {
+        CopyItem::Files { pivot: Some((folder, rest)), .. } => {
+            source.select_with_parents(folder, rest, excludes)
+        }
+        CopyItem::Files { pattern, .. } => source.select(pattern, excludes),
+        CopyItem::Inline { .. } => Ok(Vec::new()),
+    }
+}
+
+pub(super) fn execute(
+    work: &Work<'_>,
+    op: &CopyOp,
+    staged: &StagedLayer,
+) -> Result<(), BuildError> {
+    // With `--link`, what is below does not matter.
+    let below = if op.link { View::new(Vec::new())? } else { work.view()? };
+    let upper = open_upper(staged, &below)?;
+    let copier = Copier {
+        upper: &upper,
+        owner: work.owner(op.owner.as_deref())?,
+        mode: op.mode.as_ref(),
+        now: work.now(),
+        clamped: work.epoch,
+        linked: Mutex::default(),
+    };
+    for item in &op.items {
+        match item {
+            CopyItem::Inline { name, text } => copier.inline(op, name, text)?,
+            CopyItem::Files { from, unpack, .. } => {
+                let source = work.inputs.source(*from)?;
+                for root in select(&source, item, &op.excludes)? {
+                    copier.root(&source, &root, &op.destination, *unpack)?;
+                }
+            }
+        }
+    }
+    Ok(upper.finish()?)
+}
+
+/// Copies all of a tree's selected part into a layer, for bind mounts that need a copy.
+pub(super) fn copy_tree(
+    source: &Source<'_>,
+    roots: &[Root],
+    upper: &Upper,
+    destination: &str,
+    now: Timestamp,
+) -> Result<(), BuildError> {
+    let (owner, mode, clamped, linked) = (None, None, None, Mutex::default());
+    let copier = Copier { upper, owner, mode, now, clamped, linked };
+    for root in roots {
+        copier.root(source, root, destination, false)?;
+    }
+    Ok(upper.finish()?)
+}
+
+struct Copier<'a> {
+    upper: &'a Upper,
+    /// The numbers of `--chown`.
+    owner: Option<(u32, u32)>,
+    /// The value of `--chmod`.
+    mode: Option<&'a Mode>,
+    now: Timestamp,
+    clamped: Option<i64>,
+    /// Where the files with several names went, by device, inode and layer.
+    linked: Mutex<HashMap<(u64, u64), (PathBuf, OsString)>>,
+}
+
+impl Copier<'_> {
+    /// A here-document becomes a file.
+    fn inline(&self, op: &CopyOp, name: &str, text: &str) -> Result<(), BuildError> {
+        let (dir, name) = self.place_file(&op.destination, OsStr::new(name))?;
+        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        let mode = self.mode_of(0o644, false);
+        let attributes = Attributes { mode, uid, gid, mtime: self.now, xattrs: Vec::new() };
+        let new = dir.create_file(&name, &attributes)?;
+        std::io::Write::write_all(&mut new.file(), text.as_bytes()).map_err(|source| {
+            SnapshotError::Io { action: "write", path: dir.path().join(&name), source }
+        })?;
+        Ok(new.finish()?)
+    }
+
+    fn root(
+        &self,
+        source: &Source<'_>,
+        root: &Root,
+        destination: &str,
+        unpack: bool,
+    ) -> Result<(), BuildError> {
+        if root.entry.is_dir() {
+            return self.folders(source, root, destination);
+        }
+        if unpack && root.entry.metadata().is_file() && self.unpack(source, root, destination)? {
+            return Ok(());
+        }
+        if root.entry.kind() == Kind::Socket {
+            return Ok(());
+        }
+        let (dir, name) = self.place_file(destination, &root.name)?;
+        self.entry(source, &root.entry, &dir, &name)
+    }
+
+    /// The folder and the name that a file goes to.
+    fn place_file(
+        &self,
+        destination: &str,
+        own_name: &OsStr,
+    ) -> Result<(UpperDir, OsString), BuildError> {
+        let path = Path::new(destination);
+        if destination.ends_with('/') {
+            return Ok((self.directory(path)?, own_name.to_owned()));
+        }
+        // The folder as written comes first: the last part may be a link that leads nowhere yet.
+        self.directory(path.parent().unwrap_or(path))?;
+        let found = self.upper.view().resolve(path)?;
+        if found.entry.is_some_and(|entry| entry.is_dir()) {
+            return Ok((self.directory(&found.path)?, own_name.to_owned()));
+        }
+        let parent = found.path.parent().unwrap_or(Path::new(""));
+        let name = found.path.file_name().unwrap_or(own_name).to_owned();
+        Ok((self.directory(parent)?, name))
+    }
+
+    /// A folder of the destination, made where it is missing.
+    fn directory(&self, path: &Path) -> Result<UpperDir, BuildError> {
+        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        let attributes = Attributes { mode: 0o755, uid, gid, mtime: self.now, xattrs: Vec::new() };
+        Ok(self.upper.directory(path, &attributes)?)
+    }
+
+    fn folders(
+        &self,
+        source: &Source<'_>,
+        root: &Root,
+        destination: &str,
+    ) -> Result<(), BuildError> {
+        let found = self.upper.view().resolve(Path::new(destination))?.entry;
+        if let Some(found) = found.filter(|entry| !entry.is_dir()) {
+            return Err(BuildError::Copy(format!(
+                "cannot copy the directory `{}` to non-directory `{}`",
+                root.display().escape_debug(),
+                found.path().display(),
+            )));
+        }
+        let top = match root.folders.first() {
+            None => return Ok(()),
+            // BuildKit makes the folders that lead to the destination before the source's own.
+            Some(_) => self.directory(Path::new(destination))?,
+        };
+        for folder in root.folders.iter().skip(1) {
+            self.make_folder(source, folder, &top)?;
+        }
+        root.folders.par_iter().try_for_each(|folder| {
+            if folder.files.is_empty() {
+                return Ok(());
+            }
+            let dir = open_below(&top, &folder.relative)?;
+            let Some(from) = source.view.lookup(&folder.path)? else {
+                return Err(vanished(&folder.path));
+            };
+            for (name, _) in &folder.files {
+                let entry = source.view.child(&from, name)?;
+                let entry = entry.ok_or_else(|| vanished(&folder.path.join(name)))?;
+                self.entry(source, &entry, &dir, name)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes a folder below the destination, or gives one that is there the source's attributes.
+    fn make_folder(
+        &self,
+        source: &Source<'_>,
+        folder: &Folder,
+        top: &UpperDir,
+    ) -> Result<(), BuildError> {
+        let Some(entry) = source.view.lookup(&folder.path)? else {
+            return Err(vanished(&folder.path));
+        };
+        let attributes = self.attributes(source, &entry)?;
+        let parent = folder.relative.parent().unwrap_or(Path::new(""));
+        let parent = open_below(top, parent)?;
+        let name = folder.relative.file_name().unwrap_or_default();
+        let (_, made) = parent.child(name, &attributes)?;
+        if !made {
+            parent.set_attributes(name, &attributes)?;
+        }
+        Ok(())
+    }
+
+    /// Copies anything but a folder.
+    fn entry(
+        &self,
+        source: &Source<'_>,
+        entry: &Entry,
+        dir: &UpperDir,
+        name: &OsStr,
+    ) -> Result<(), BuildError> {
+        let metadata = entry.metadata();
+        let shared = metadata.is_file() && metadata.nlink > 1;
+        if shared && self.link_again(entry, dir, name)? {
+            return Ok(());
+        }
+        let attributes = self.attributes(source, entry)?;
+        match metadata.kind {
+            Kind::File => self.file(source, entry, dir, name, &attributes)?,
+            Kind::Symlink => dir.symlink(name, &source.view.read_link(entry)?, &attributes)?,
+            Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => {
+                dir.node(name, metadata.kind, metadata.rdev, &attributes)?;
+            }
+            Kind::Socket | Kind::Directory => {}
+        }
+        if shared {
+            let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = (dir.path().to_owned(), name.to_owned());
+            linked.entry((metadata.dev, metadata.ino)).or_insert(place);
+        }
+        Ok(())
+    }
+
+    /// Two names that are one file in the source are one in the copy. False for the first of them.
+    fn link_again(&self, entry: &Entry, dir: &UpperDir, name: &OsStr) -> Result<bool, BuildError> {
+        let metadata = entry.metadata();
+        let known = {
+            let linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
+            linked.get(&(metadata.dev, metadata.ino)).cloned()
+        };
+        let Some((first_dir, first_name)) = known else { return Ok(false) };
+        let first = open_below(&self.upper.root(), &first_dir)?;
+        dir.hard_link(name, &first, &first_name)?;
+        Ok(true)
+    }
+
+    fn file(
+        &self,
+        source: &Source<'_>,
+        entry: &Entry,
+        dir: &UpperDir,
+        name: &OsStr,
+        attributes: &Attributes,
+    ) -> Result<(), BuildError> {
+        let metadata = entry.metadata();
+        if self.may_share(source, entry) && dir.link_entry(name, entry).is_ok() {
+            return Ok(());
+        }
+        let from = source.view.open_file(entry)?;
+        let new = dir.create_file(name, attributes)?;
+        copy_file(&from, new.file(), metadata.size, None)?;
+        Ok(new.finish()?)
+    }
+
+    /// Whether the file of a stage can itself be in the new layer too. Layers never change, so it
+    /// can where nothing about it changes; a time that is to be clamped is a change.
+    fn may_share(&self, source: &Source<'_>, entry: &Entry) -> bool {
+        source.keep_owners
+            && self.owner.is_none()
+            && self.mode.is_none()
+            && self.clamped.is_none_or(|epoch| entry.metadata().mtime.secs < epoch)
+    }
+
+    fn attributes(&self, source: &Source<'_>, entry: &Entry) -> Result<Attributes, BuildError> {
+        let metadata = entry.metadata();
+        let mut xattrs = source.view.xattrs(entry)?;
+        if !source.keep_owners {
+            // As BuildKit: what a context grants counts for nothing in the image.
+            xattrs.retain(|(name, _)| name != "security.capability");
+        }
+        let default_owner =
+            if source.keep_owners { (metadata.uid, metadata.gid) } else { (0, 0) };
+        let (uid, gid) = self.owner.unwrap_or(default_owner);
+        let mode = self.mode_of(metadata.mode, metadata.is_dir());
+        Ok(Attributes { mode, uid, gid, mtime: metadata.mtime, xattrs })
+    }
+
+    fn mode_of(&self, mode: u32, is_dir: bool) -> u32 {
+        match self.mode {
+            None => mode,
+            Some(Mode::Octal(octal)) => *octal,
+            Some(Mode::Symbolic(symbolic)) => chmod::apply(symbolic, mode, is_dir),
+        }
+    }
+
+    /// Unpacks a local archive. False for what is none.
+    fn unpack(
+        &self,
+        source: &Source<'_>,
+        root: &Root,
+        destination: &str,
+    ) -> Result<bool, BuildError> {
+        let failed = |source| BuildError::Unpack { path: root.display(), source };
+        if !layer::is_archive(source.view.open_file(&root.entry)?).map_err(failed)? {
+            return Ok(false);
+        }
+        let dir = self.directory(Path::new(destination))?;
+        let archive = layer::decoder(source.view.open_file(&root.entry)?).map_err(failed)?;
+        let options = layer::ApplyOptions::archive(dir.path().to_owned(), self.owner);
+        layer::apply(archive, self.upper, &options).map_err(failed)?;
+        Ok(true)
+    }
+}
+
+/// A folder below another that is in the layer already.
+fn open_below(top: &UpperDir, relative: &Path) -> Result<UpperDir, BuildError> {
+    let existing = Attributes::default();
+    let mut dir = top.clone();
+    for name in relative {
+        dir = dir.child(name, &existing)?.0;
+    }
+    Ok(dir)
+}

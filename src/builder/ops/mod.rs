@@ -1,0 +1,214 @@
+//! What vertices do: one file for each operation, and what they read.
+
+mod chmod;
+mod copy;
+mod make_dir;
+mod run;
+mod select;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+pub(super) use chmod::is_clause as is_symbolic_clause;
+use select::Source;
+
+use super::graph::{CopyItem, MountKind, Op, Tree, Vertex, VertexId};
+use super::snapshot::Snapshot;
+use super::{BuildContext, BuildError, Services};
+use crate::cache::content::FileCache;
+use crate::oci::Digest;
+use crate::runtime::user::{self, User};
+use crate::snapshot::{Timestamp, View};
+use crate::store::StagedLayer;
+
+/// The results of the vertices that an operation reads.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Results(HashMap<VertexId, Snapshot>);
+
+impl Results {
+    pub(super) fn new(results: impl IntoIterator<Item = (VertexId, Snapshot)>) -> Self {
+        Self(results.into_iter().collect())
+    }
+
+    pub(super) fn get(&self, id: VertexId) -> Snapshot {
+        self.0.get(&id).cloned().unwrap_or_default()
+    }
+}
+
+/// All that an operation can read.
+#[derive(Debug)]
+pub(super) struct Inputs<'a> {
+    contexts: &'a [BuildContext],
+    results: &'a Results,
+    no_files: FileCache,
+}
+
+/// One tree that an operation reads, and what of it.
+#[derive(Debug)]
+pub(super) struct Reads<'a> {
+    pub(super) tree: Tree,
+    what: What<'a>,
+}
+
+#[derive(Debug)]
+enum What<'a> {
+    /// What a source of a COPY matches.
+    Copied { item: &'a CopyItem, excludes: &'a [String] },
+    /// All below a path.
+    Path(&'a str),
+}
+
+/// The trees that an operation reads, in order.
+pub(super) fn reads(op: &Op) -> Vec<Reads<'_>> {
+    match op {
+        Op::Image(_) | Op::MakeDir(_) => Vec::new(),
+        Op::Copy(copy) => copy
+            .items
+            .iter()
+            .filter_map(|item| match item {
+                CopyItem::Files { from, .. } => {
+                    Some(Reads { tree: *from, what: What::Copied { item, excludes: &copy.excludes } })
+                }
+                CopyItem::Inline { .. } => None,
+            })
+            .collect(),
+        Op::Run(run) => run
+            .mounts
+            .iter()
+            .filter_map(|mount| match &mount.kind {
+                MountKind::Bind { from, source, .. } | MountKind::Cache { from, source, .. } => {
+                    Some(Reads { tree: *from, what: What::Path(source) })
+                }
+                MountKind::Tmpfs { .. } | MountKind::Secret { .. } => None,
+            })
+            .collect(),
+    }
+}
+
+impl<'a> Inputs<'a> {
+    pub(super) fn new(contexts: &'a [BuildContext], results: &'a Results) -> Self {
+        Self { contexts, results, no_files: FileCache::none() }
+    }
+
+    /// The digest of what is read.
+    pub(super) fn digest(&self, reads: &Reads<'_>) -> Result<Digest, BuildError> {
+        let source = self.source(reads.tree)?;
+        let roots = match &reads.what {
+            What::Copied { item, excludes } => copy::select(&source, item, excludes)?,
+            What::Path(path) => {
+                // What is not there is found out when it is mounted.
+                match source.resolve(Path::new(path))? {
+                    Some(_) => source.select(&glob_escape(path), &[])?,
+                    None => Vec::new(),
+                }
+            }
+        };
+        source.digest(&roots)
+    }
+
+    fn source(&self, tree: Tree) -> Result<Source<'_>, BuildError> {
+        let in_stage = |view| Source {
+            view,
+            ignore: None,
+            files: &self.no_files,
+            keep_owners: true,
+            place: "the stage".to_owned(),
+        };
+        Ok(match tree {
+            Tree::Context(number) => {
+                let context = &self.contexts[number];
+                Source {
+                    view: context.view().clone(),
+                    ignore: Some(context.ignore()),
+                    files: &context.files,
+                    keep_owners: false,
+                    place: "the build context".to_owned(),
+                }
+            }
+            Tree::Vertex(id) => in_stage(self.results.get(id).view()?),
+            Tree::Scratch => in_stage(Snapshot::default().view()?),
+        })
+    }
+
+    fn snapshot(&self, id: VertexId) -> Snapshot {
+        self.results.get(id)
+    }
+}
+
+/// A path as a pattern that matches it alone.
+fn glob_escape(path: &str) -> String {
+    let mut out = String::new();
+    for c in path.chars() {
+        if matches!(c, '*' | '?' | '[' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// What an operation works with.
+pub(super) struct Work<'a> {
+    pub(super) id: VertexId,
+    pub(super) vertex: &'a Vertex,
+    pub(super) root: &'a Snapshot,
+    pub(super) inputs: &'a Inputs<'a>,
+    pub(super) services: &'a Services<'a>,
+    /// No time in a layer is later than this, in seconds since 1970.
+    pub(super) epoch: Option<i64>,
+}
+
+impl Work<'_> {
+    /// Does what the vertex says, on top of its root.
+    pub(super) fn execute(&self) -> Result<Snapshot, BuildError> {
+        let staged = self.services.store.stage_layer()?;
+        match &self.vertex.op {
+            // The solver unpacks images: they are found, not made.
+            Op::Image(_) => return Ok(self.root.clone()),
+            Op::Run(run) => run::execute(self, run, &staged)?,
+            Op::Copy(copy) => copy::execute(self, copy, &staged)?,
+            Op::MakeDir(dir) => make_dir::execute(self, dir, &staged)?,
+        }
+        self.commit(staged)
+    }
+
+    fn commit(&self, staged: StagedLayer) -> Result<Snapshot, BuildError> {
+        if let Some(epoch) = self.epoch {
+            let reason = |err: crate::layer::LayerError| BuildError::Pack { reason: err.to_string() };
+            crate::layer::clamp_times(&staged.fs(), epoch).map_err(reason)?;
+        }
+        let now = (self.services.now)();
+        let seconds = self.epoch.map_or(now, |epoch| {
+            jiff::Timestamp::from_second(epoch).map_or(now, |epoch| epoch.min(now))
+        });
+        Ok(self.root.commit(staged, seconds.to_string()))
+    }
+
+    /// The time of what is made now.
+    fn now(&self) -> Timestamp {
+        let now = (self.services.now)().as_second();
+        Timestamp::from_secs(self.epoch.map_or(now, |epoch| epoch.min(now)))
+    }
+
+    /// Who `user[:group]` is in the root file system.
+    fn user(&self, text: &str) -> Result<User, BuildError> {
+        let view = self.root.view()?;
+        let read = |path: &str| match view.resolve(Path::new(path))?.entry {
+            Some(entry) if entry.metadata().is_file() => super::context::read_small(&view, &entry),
+            _ => Ok(Vec::new()),
+        };
+        let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);
+        user::lookup(text, &passwd, &group).map_err(|err| BuildError::Copy(err.to_string()))
+    }
+
+    /// The numbers of `user[:group]`; root for none.
+    fn owner(&self, text: Option<&str>) -> Result<Option<(u32, u32)>, BuildError> {
+        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+        self.user(text).map(|user| Some((user.uid, user.gid)))
+    }
+
+    /// The root file system to read.
+    fn view(&self) -> Result<View, BuildError> {
+        self.root.view()
+    }
+}

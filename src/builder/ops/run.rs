@@ -1,0 +1,240 @@
+//! RUN: a command in the sandbox, on an overlay of which the new layer is the upper directory.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use super::copy::copy_tree;
+use super::make_dir::open_upper;
+use super::{Work, glob_escape};
+use crate::builder::BuildError;
+use crate::builder::graph::{MountKind, RunMount, RunOp, Sharing, Tree};
+use crate::builder::progress::Event;
+use crate::cache::KeyHasher;
+use crate::mount::Overlay;
+use crate::runtime::{
+    ExecSpec, ExitStatus, Network, SandboxError, SandboxMount, Security, Stdin, Ulimit,
+};
+use crate::snapshot::View;
+use crate::store::StagedLayer;
+
+pub(super) fn execute(
+    work: &Work<'_>,
+    op: &RunOp,
+    staged: &StagedLayer,
+) -> Result<(), BuildError> {
+    let mut held = Held::default();
+    let spec = spec(work, op, staged, &mut held)?;
+    let mut output = |_, bytes: &[u8]| {
+        work.services.progress.event(&Event::Output { vertex: work.id, bytes });
+    };
+    let step = || work.vertex.name.clone();
+    match work.services.sandbox.run(&spec, &mut output, work.services.cancel) {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) | Err(SandboxError::Cancelled) if work.services.cancel.is_cancelled() => {
+            Err(BuildError::Cancelled)
+        }
+        Ok(status) => Err(BuildError::Run { step: step(), status }),
+        Err(err) => match err.exit_code() {
+            // The command's own fault, as a shell would tell it.
+            code @ (126 | 127) => {
+                let text = err.to_string();
+                work.services
+                    .progress
+                    .event(&Event::Output { vertex: work.id, bytes: format!("{text}\n").as_bytes() });
+                Err(BuildError::Run { step: step(), status: ExitStatus::Code(code) })
+            }
+            _ => Err(BuildError::Sandbox { step: step(), source: err }),
+        },
+    }
+}
+
+/// What has to live as long as the step runs.
+#[derive(Default)]
+struct Held {
+    layers: Vec<StagedLayer>,
+    locks: Vec<File>,
+    env: Vec<String>,
+}
+
+fn spec(
+    work: &Work<'_>,
+    op: &RunOp,
+    staged: &StagedLayer,
+    held: &mut Held,
+) -> Result<ExecSpec, BuildError> {
+    let rootfs = Overlay::writable(work.root.dirs(), staged.fs(), staged.work());
+    let mut mounts = Vec::new();
+    for mount in &op.mounts {
+        mounts.extend(sandbox_mount(work, mount, held)?);
+    }
+    if let Some((path, text)) = &op.script {
+        mounts.push(SandboxMount::File {
+            content: text.clone().into_bytes(),
+            target: path.into(),
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+        });
+    }
+    let pair = |text: &String| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        (OsString::from(name), OsString::from(value))
+    };
+    let ulimits = op.ulimits.iter().map(|(name, soft, hard)| Ulimit::new(name, *soft, *hard));
+    Ok(ExecSpec {
+        rootfs,
+        mounts,
+        argv: op.argv.iter().map(OsString::from).collect(),
+        env: op.env.iter().chain(&op.hidden_env).chain(&held.env).map(pair).collect(),
+        cwd: PathBuf::from(&op.cwd),
+        user: op.user.clone(),
+        network: if op.network { Network::Host } else { Network::None },
+        hosts: op.hosts.clone(),
+        hostname: op.hostname.clone(),
+        ulimits: ulimits.flatten().collect(),
+        shm_size: op.shm_size,
+        security: if op.insecure { Security::Insecure } else { Security::Sandbox },
+        terminal: false,
+        stdin: Stdin::Null,
+    })
+}
+
+fn sandbox_mount(
+    work: &Work<'_>,
+    mount: &RunMount,
+    held: &mut Held,
+) -> Result<Option<SandboxMount>, BuildError> {
+    let target = PathBuf::from(&mount.target);
+    Ok(match &mount.kind {
+        MountKind::Bind { from, source, writable } => {
+            let (tree, path) = bind_source(work, *from, source, *writable, held)?;
+            Some(SandboxMount::Bind { source: tree, path, target, read_only: !writable })
+        }
+        MountKind::Cache { id, sharing, from, source, writable, owner } => {
+            let dir = cache_dir(work, id, *sharing, (*from, source), *owner, held)?;
+            let (source, path) = (Overlay::directory(dir), PathBuf::new());
+            Some(SandboxMount::Bind { source, path, target, read_only: !writable })
+        }
+        MountKind::Tmpfs { size } => {
+            Some(SandboxMount::Tmpfs { target, size: *size, mode: 0o1777 })
+        }
+        MountKind::Secret { id, required, env, file, owner: (mode, uid, gid) } => {
+            let Some(content) = work.services.secrets.read(id)? else {
+                return if *required { Err(BuildError::NoSecret(id.clone())) } else { Ok(None) };
+            };
+            if let Some(name) = env {
+                held.env.push(format!("{name}={}", String::from_utf8_lossy(&content)));
+            }
+            let (mode, uid, gid) = (*mode, *uid, *gid);
+            file.then_some(SandboxMount::File { content, target, mode, uid, gid })
+        }
+    })
+}
+
+/// The tree that a bind mount shows, and the path in it. Files of a context are copied, so that
+/// their owners, and what an ignore file hides, are what COPY would make of them.
+fn bind_source(
+    work: &Work<'_>,
+    from: Tree,
+    path: &str,
+    writable: bool,
+    held: &mut Held,
+) -> Result<(Overlay, PathBuf), BuildError> {
+    let source = work.inputs.source(from)?;
+    let mut lowers = match from {
+        Tree::Vertex(id) => {
+            if source.resolve(Path::new(path))?.is_none() {
+                let place = source.place.clone();
+                return Err(BuildError::NotFound { path: path.into(), place, ignored: false });
+            }
+            work.inputs.snapshot(id).dirs()
+        }
+        Tree::Scratch => Vec::new(),
+        Tree::Context(_) => {
+            let roots = source.select(&glob_escape(path), &[])?;
+            let layer = work.services.store.stage_layer()?;
+            let upper = open_upper(&layer, &View::new(Vec::new())?)?;
+            copy_tree(&source, &roots, &upper, path, work.now())?;
+            let lowers = vec![layer.fs()];
+            held.layers.push(layer);
+            lowers
+        }
+    };
+    if lowers.is_empty() {
+        let empty = work.services.store.stage_layer()?;
+        lowers.push(empty.fs());
+        held.layers.push(empty);
+    }
+    let mut tree = Overlay { lowers, upper: None, work: None };
+    if writable {
+        // What is written is thrown away.
+        let layer = work.services.store.stage_layer()?;
+        (tree.upper, tree.work) = (Some(layer.fs()), Some(layer.work()));
+        held.layers.push(layer);
+    }
+    Ok((tree, PathBuf::from(path.trim_start_matches('/'))))
+}
+
+/// The folder of a cache mount, locked as its sharing says until the step has ended.
+fn cache_dir(
+    work: &Work<'_>,
+    id: &str,
+    sharing: Sharing,
+    (from, source): (Tree, &str),
+    owner: (u32, u32, u32),
+    held: &mut Held,
+) -> Result<PathBuf, BuildError> {
+    let mut key = KeyHasher::new("cache mount");
+    key.field("id", id);
+    key.list("owner", [owner.0, owner.1, owner.2].map(u32::to_le_bytes));
+    let seed = work.inputs.source(from)?;
+    let roots = match from {
+        Tree::Scratch => Vec::new(),
+        Tree::Vertex(_) | Tree::Context(_) => seed.select(&glob_escape(source), &[])?,
+    };
+    key.digest("seed", seed.digest(&roots)?);
+    let key = key.finish().0;
+    let fill = |dir: &Path| {
+        let view = View::new(Vec::new())?;
+        let upper = crate::snapshot::Upper::new(open(dir)?, &view)?;
+        copy_tree(&seed, &roots, &upper, "/", work.now())?;
+        set_owner(dir, owner)
+    };
+    let store = work.services.store;
+    let (dir, lock) = match sharing {
+        Sharing::Shared => store.mount_dir(key, 0, fill).map(|dir| (dir, None))?,
+        Sharing::Locked => {
+            let lock = store.lock_mount(key, 0, true)?;
+            (store.mount_dir(key, 0, fill)?, lock)
+        }
+        Sharing::Private => {
+            let mut number = 0;
+            loop {
+                if let Some(lock) = store.lock_mount(key, number, false)? {
+                    break (store.mount_dir(key, number, fill)?, Some(lock));
+                }
+                number += 1;
+            }
+        }
+    };
+    held.locks.extend(lock);
+    Ok(dir)
+}
+
+fn open(dir: &Path) -> Result<crate::snapshot::Handle, BuildError> {
+    crate::snapshot::Handle::open(dir).map_err(|source| {
+        let (action, path) = ("open", dir.to_owned());
+        crate::snapshot::SnapshotError::Io { action, path, source }.into()
+    })
+}
+
+fn set_owner(dir: &Path, (mode, uid, gid): (u32, u32, u32)) -> Result<(), BuildError> {
+    use std::os::unix::fs::PermissionsExt;
+    let set = std::os::unix::fs::chown(dir, Some(uid), Some(gid))
+        .and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(mode)));
+    set.map_err(|source| {
+        let (action, path) = ("give to its owner", dir.to_owned());
+        crate::snapshot::SnapshotError::Io { action, path, source }.into()
+    })
+}

@@ -1,0 +1,47 @@
+//! What `--secret` gives to RUN steps. Values are read when a step asks for them and kept nowhere.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use super::BuildError;
+use crate::snapshot::SnapshotError;
+
+/// Where the value of a secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// A file.
+    File(PathBuf),
+    /// A value that the caller has, from its environment.
+    Value(Vec<u8>),
+}
+
+/// The secrets of a build, by ID.
+#[derive(Default)]
+pub struct Secrets(BTreeMap<String, Secret>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl FromIterator<(String, Secret)> for Secrets {
+    fn from_iter<I: IntoIterator<Item = (String, Secret)>>(secrets: I) -> Self {
+        Self(secrets.into_iter().collect())
+    }
+}
+
+impl Secrets {
+    /// The value of a secret; `None` for one that was not given.
+    pub(super) fn read(&self, id: &str) -> Result<Option<Vec<u8>>, BuildError> {
+        match self.0.get(id) {
+            None => Ok(None),
+            Some(Secret::Value(value)) => Ok(Some(value.clone())),
+            Some(Secret::File(path)) => fs::read(path).map(Some).map_err(|source| {
+                let (action, path) = ("read the secret's file", path.clone());
+                SnapshotError::Io { action, path, source }.into()
+            }),
+        }
+    }
+}
