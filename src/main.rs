@@ -1,2 +1,4 @@
 //! mica
-fn main() {}
+fn main() {
+    mica::runtime::init_if_child();
+}
