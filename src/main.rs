@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // The sandbox's first process is this program again: it does nothing of what follows.
+    // A sandbox's first process is this program again: it does nothing of what follows.
     mica::runtime::init_if_child();
     mica::cli::run()
 }

@@ -1,0 +1,137 @@
+//! The child's side: mica started again, with one thread, to become a sandbox.
+//!
+//! Two processes come of it. The *guardian* stays in the old PID namespace; the *first process*,
+//! PID 1 of the new one, sets the sandbox up (`container`) and turns into the user's command.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sched::CloneFlags;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
+};
+
+use super::error::{During, SetupError, Step};
+use super::spec::{ExecSpec, ExitStatus, Network};
+use super::sys::{Fork, fork};
+use super::wire::{self, Order, Report};
+use super::{container, sys};
+
+/// Reads what is to be run from standard input, runs it, and reports on the same socket.
+pub(super) fn main() -> u8 {
+    let Ok(socket) = std::io::stdin().as_fd().try_clone_to_owned() else { return 1 };
+    let socket = UnixStream::from(socket);
+    // Nobody to report to: mica is gone, or somebody plays with our name.
+    let Ok(Some((Order::Run { spec }, stdin))) = wire::receive(&socket) else { return 1 };
+    match start(&spec, stdin, &socket).and_then(|pid| guard(pid, &socket)) {
+        Ok(status) => report(&socket, &Report::Exited { status }),
+        Err(error) => report(&socket, &Report::Failed { error }),
+    }
+}
+
+fn report(socket: &UnixStream, report: &Report) -> u8 {
+    u8::from(wire::send(socket, report, None).is_err())
+}
+
+/// Forks the first process into new namespaces.
+fn start(spec: &ExecSpec, stdin: Option<OwnedFd>, socket: &UnixStream) -> Result<Pid, SetupError> {
+    sys::close_all_at_exec().during(Step::Streams)?;
+    let mut namespaces = CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
+    if spec.network == Network::None {
+        namespaces |= CloneFlags::CLONE_NEWNET;
+    }
+    nix::sched::unshare(namespaces).during(Step::Namespaces)?;
+    // Ends when the guardian does, which the first process can't see by its parent's number.
+    let (alive, guardian) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during(Step::Fork)?;
+    match fork().during(Step::Fork)? {
+        Fork::Parent(pid) => {
+            // Kept open by the guardian for as long as it lives.
+            std::mem::forget(guardian);
+            Ok(pid)
+        }
+        Fork::Child => {
+            drop(guardian);
+            let Err(error) = container::run(spec, stdin, socket, &alive);
+            let code = report(socket, &Report::Failed { error });
+            super::leave(code.max(1))
+        }
+    }
+}
+
+/// Waits for the first process, and ends it when mica says so or is gone.
+fn guard(pid: Pid, socket: &UnixStream) -> Result<ExitStatus, SetupError> {
+    // The output has to end with the processes inside, not with their guardian.
+    let null = std::fs::File::options().write(true).open("/dev/null").during(Step::Streams)?;
+    nix::unistd::dup2_stdout(&null).during(Step::Streams)?;
+    nix::unistd::dup2_stderr(&null).during(Step::Streams)?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).during(Step::Fork)?;
+    let mut listening = true;
+    loop {
+        let mut fds = vec![PollFd::new(&process, PollFlags::IN)];
+        if listening {
+            fds.push(PollFd::new(socket, PollFlags::IN));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).during(Step::Parent),
+        }
+        if !fds[0].revents().is_empty() {
+            return status_of(pid);
+        }
+        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+            let signal = match wire::receive(socket) {
+                Ok(Some((Order::Terminate, _))) if listens_to_term(pid) => Signal::TERM,
+                order => {
+                    listening = matches!(order, Ok(Some(_)));
+                    Signal::KILL
+                }
+            };
+            // Fails only where the process has just ended.
+            let _ended = pidfd_send_signal(&process, signal);
+        }
+    }
+}
+
+/// When PID 1 has ended and can be waited for, the kernel has killed all others with it.
+fn status_of(pid: Pid) -> Result<ExitStatus, SetupError> {
+    loop {
+        match waitpid(Some(pid), WaitOptions::empty()) {
+            Ok(Some((_, status))) => {
+                if let Some(code) = status.exit_status() {
+                    return Ok(ExitStatus::Code(u8::try_from(code).unwrap_or(u8::MAX)));
+                }
+                if let Some(signal) = status.terminating_signal() {
+                    return Ok(ExitStatus::Signal(signal));
+                }
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).during(Step::Parent),
+        }
+    }
+}
+
+/// PID 1 never hears a signal that it has no handler for, so waiting for one would be in vain.
+fn listens_to_term(pid: Pid) -> bool {
+    const TERM: u64 = 1 << (nix::libc::SIGTERM - 1);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
+    status
+        .ok()
+        .and_then(|it| {
+            let caught = it.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+            u64::from_str_radix(caught.trim(), 16).ok()
+        })
+        .is_some_and(|caught| caught & TERM != 0)
+}
+
+/// Brings the loopback of a network namespace of its own up.
+pub(super) fn start_loopback() -> Result<(), SetupError> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .during(Step::Loopback)?;
+    sys::start_loopback(&socket).during(Step::Loopback)
+}

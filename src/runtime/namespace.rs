@@ -1,0 +1,279 @@
+//! The sandbox of namespaces, as seen from outside: starts the child, carries its output, ends it.
+//!
+//! mica has threads, so it can't fork and go on. It starts its own binary again, which has one
+//! thread (`init`); that one unshares, forks the first process of the new PID namespace, and stays
+//! outside of it as its guardian: if mica goes away, its end of the socket tells the guardian, which
+//! kills the namespace. So no process outlives a step, however mica ended.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::Timespec;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use super::cancel::CancelToken;
+use super::error::SandboxError;
+use super::spec::{ExecSpec, ExitStatus, Stdin};
+use super::stub::{self, Stub};
+use super::terminal::Relay;
+use super::wire::{self, Order, Report};
+use super::{INIT_NAME, Output, Sandbox, Stream, sys};
+
+/// How long a process may take to end after it was asked to.
+const GRACE: Duration = Duration::from_secs(10);
+/// How much output is read at once: what a pipe holds.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Runs processes in Linux namespaces.
+///
+/// Works as root and, after [`isolation::enter`](super::isolation::enter), as a plain user alike.
+#[derive(Debug)]
+pub struct NamespaceSandbox {
+    program: OwnedFd,
+}
+
+impl NamespaceSandbox {
+    /// Prepares to start mica itself as the sandbox's init.
+    ///
+    /// # Errors
+    /// The kernel is older than 5.12, or mounts are forbidden here.
+    pub fn new() -> std::io::Result<Self> {
+        let running = rustix::fs::stat("/proc/self/exe")?;
+        if let Ok(sandbox) = std::env::current_exe().and_then(|path| Self::with_program(&path)) {
+            let found = rustix::fs::fstat(&sandbox.program)?;
+            if (found.st_dev, found.st_ino) == (running.st_dev, running.st_ino) {
+                return Ok(sandbox);
+            }
+        }
+        // Renamed, deleted or replaced since it was started.
+        Ok(Self { program: sealed_copy(Path::new("/proc/self/exe"))? })
+    }
+
+    /// Like [`new`](Self::new) with another binary, whose `main` calls
+    /// [`init_if_child`](super::init_if_child) first.
+    #[doc(hidden)]
+    pub fn with_program(program: &Path) -> std::io::Result<Self> {
+        // A container could reach the binary that started it by /proc/1/exe and overwrite it
+        // (CVE-2019-5736); through a detached read-only mount, nobody can.
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let program = open_tree(rustix::fs::CWD, program, flags)?;
+        sys::mount_setattr(&program, sys::RDONLY, false)?;
+        Ok(Self { program })
+    }
+}
+
+/// Copies a program into memory where nobody can change it.
+fn sealed_copy(program: &Path) -> std::io::Result<OwnedFd> {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut copy = std::fs::File::from(memfd_create("mica", flags)?);
+    std::io::copy(&mut std::fs::File::open(program)?, &mut copy)?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    fcntl_add_seals(&copy, seals)?;
+    Ok(copy.into())
+}
+
+impl Sandbox for NamespaceSandbox {
+    fn run(
+        &self,
+        spec: &ExecSpec,
+        output: Output<'_>,
+        cancel: &CancelToken,
+    ) -> Result<ExitStatus, SandboxError> {
+        if cancel.is_cancelled() {
+            return Err(SandboxError::Cancelled);
+        }
+        let mut run =
+            Run::start(&self.program, spec).map_err(|source| SandboxError::Spawn { source })?;
+        let watched = run.watch(output, cancel);
+        drop(run.socket);
+        let _reaped = run.child.wait();
+        if let Some(upper) = &spec.rootfs.upper {
+            stub::remove(upper, &run.stubs);
+        }
+        watched.map_err(|source| SandboxError::Spawn { source })?;
+        match run.end {
+            Some(Err(error)) => Err(error),
+            _ if cancel.is_cancelled() => Err(SandboxError::Cancelled),
+            Some(Ok(status)) => Ok(status),
+            None => Err(SandboxError::Lost),
+        }
+    }
+}
+
+/// One process from its start to its end.
+struct Run {
+    child: Child,
+    socket: UnixStream,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    relay: Option<Relay>,
+    stubs: Vec<Stub>,
+    end: Option<Result<ExitStatus, SandboxError>>,
+    open: bool,
+}
+
+impl Run {
+    fn start(program: &OwnedFd, spec: &ExecSpec) -> std::io::Result<Self> {
+        let (socket, theirs) = UnixStream::pair()?;
+        let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+            .arg0(INIT_NAME)
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let mut run = Self {
+            child,
+            socket,
+            stdout,
+            stderr,
+            relay: None,
+            stubs: Vec::new(),
+            end: None,
+            open: true,
+        };
+        let stdin = std::io::stdin();
+        let inherited = (spec.stdin == Stdin::Inherit && !spec.terminal).then(|| stdin.as_fd());
+        let order = Order::Run { spec: Box::new(spec.clone()) };
+        if let Err(error) = wire::send(&run.socket, &order, inherited) {
+            drop(run.socket);
+            run.child.kill()?;
+            run.child.wait()?;
+            return Err(error);
+        }
+        Ok(run)
+    }
+
+    /// Carries output and reports until the child has closed everything.
+    fn watch(&mut self, output: Output<'_>, cancel: &CancelToken) -> std::io::Result<()> {
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut stop = Stop::default();
+        while self.open || self.stdout.is_some() || self.stderr.is_some() {
+            let ready = self.wait(cancel, &stop)?;
+            if ready.stdout && !carry(self.stdout.as_ref(), Stream::Stdout, &mut piece, output)? {
+                self.stdout = None;
+            }
+            if ready.stderr && !carry(self.stderr.as_ref(), Stream::Stderr, &mut piece, output)? {
+                self.stderr = None;
+            }
+            if ready.report {
+                self.take_report()?;
+            }
+            if let Some(relay) = &mut self.relay {
+                relay.carry(&mut piece, output)?;
+            }
+            stop.follow(ready.request, ready.order, &self.socket);
+        }
+        if let Some(mut relay) = self.relay.take() {
+            relay.drain(&mut piece, output)?;
+        }
+        Ok(())
+    }
+
+    fn take_report(&mut self) -> std::io::Result<()> {
+        let Some((report, fd)) = wire::receive(&self.socket)? else {
+            self.open = false;
+            return Ok(());
+        };
+        match (report, fd) {
+            (Report::Terminal, Some(master)) => self.relay = Some(Relay::start(master)?),
+            (Report::Terminal, None) => {}
+            (Report::Stubs { stubs }, _) => self.stubs = stubs,
+            (Report::Failed { error }, _) => self.end = Some(Err(error.into())),
+            (Report::Exited { status }, _) => {
+                self.end.get_or_insert(Ok(status));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until anything can be carried, or the period of grace is over.
+    fn wait(&self, cancel: &CancelToken, stop: &Stop) -> std::io::Result<Ready> {
+        let watched = [
+            self.stdout.as_ref().map(AsFd::as_fd),
+            self.stderr.as_ref().map(AsFd::as_fd),
+            self.open.then(|| self.socket.as_fd()),
+            (!stop.requested).then(|| cancel.request()),
+            (!stop.ordered).then(|| cancel.order()),
+        ];
+        let places = watched.iter().flatten().copied();
+        let terminal = self.relay.iter().flat_map(Relay::watched);
+        let mut fds: Vec<_> =
+            places.chain(terminal).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        match poll(&mut fds, stop.remaining().as_ref()) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
+            Err(error) => return Err(error.into()),
+        }
+        let mut answers = fds.iter().map(|fd| !fd.revents().is_empty());
+        let [stdout, stderr, report, request, order] =
+            watched.map(|it| it.is_some() && answers.next().unwrap_or(false));
+        Ok(Ready { stdout, stderr, report, request, order })
+    }
+}
+
+/// What [`Run::wait`] found to do.
+#[derive(Default)]
+struct Ready {
+    stdout: bool,
+    stderr: bool,
+    report: bool,
+    request: bool,
+    order: bool,
+}
+
+/// How far the process has been told to end.
+#[derive(Default)]
+struct Stop {
+    requested: bool,
+    ordered: bool,
+    deadline: Option<Instant>,
+}
+
+impl Stop {
+    fn remaining(&self) -> Option<Timespec> {
+        let left = self.deadline?.saturating_duration_since(Instant::now());
+        Timespec::try_from(left).ok()
+    }
+
+    /// Passes a request or an order on, each once. A child that is gone needs neither.
+    fn follow(&mut self, request: bool, order: bool, socket: &UnixStream) {
+        if request && !self.requested {
+            self.requested = true;
+            self.deadline = Some(Instant::now() + GRACE);
+            let _gone = wire::send(socket, &Order::Terminate, None);
+        }
+        let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if (order || late) && !self.ordered {
+            self.ordered = true;
+            self.deadline = None;
+            let _gone = wire::send(socket, &Order::Kill, None);
+        }
+    }
+}
+
+/// Passes one piece of output on; `false` at its end.
+fn carry(
+    from: Option<&impl AsFd>,
+    stream: Stream,
+    piece: &mut [u8],
+    output: Output<'_>,
+) -> std::io::Result<bool> {
+    let Some(from) = from else { return Ok(false) };
+    match rustix::io::read(from, &mut *piece) {
+        Ok(0) => Ok(false),
+        Ok(count) => {
+            output(stream, &piece[..count]);
+            Ok(true)
+        }
+        Err(rustix::io::Errno::INTR) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}

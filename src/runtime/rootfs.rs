@@ -1,0 +1,315 @@
+//! Mounts trees of layers, and makes one of them the root.
+//!
+//! The root has one layer more than the image: the lowest, in memory, holds an empty file or
+//! directory for each mount point. Where the image has a path itself, its own shows; where it
+//! doesn't, the mount point does. So nothing is made in the upper directory, nothing is copied up
+//! into it, and the layer that comes out knows of no mount.
+//!
+//! Options that matter:
+//! - `userxattr`, always: root and plain users then write the same bytes to disk.
+//! - `xino=on`: the layer in memory is a file system of its own; without it, files would have other
+//!   device numbers than directories, and `find -xdev` or `tar --one-file-system` would stop short.
+//! - `volatile`: a crash loses the step anyway; who commits the layer syncs it.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, mount, mount_change, move_mount, open_tree, unmount,
+};
+
+use super::error::{During, SetupError, Step};
+use super::sys;
+use crate::mount::Overlay;
+
+/// Mounts a file system of type `kind` with `options`, detached.
+pub(super) fn new_mount(
+    kind: &str,
+    options: &[(&str, &str)],
+    flags: MountAttrFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        fsconfig_set_string(&context, *key, *value)?;
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+}
+
+/// Puts the detached `mount` on `target`.
+pub(super) fn attach(mount: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags)
+}
+
+/// Makes a detached mount of what `source` points to.
+pub(super) fn clone_tree(source: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(source, "", flags)
+}
+
+/// Opens a directory for use in kernel calls that take one.
+pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, SetupError> {
+    open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .during_on(Step::MountRoot, path)
+}
+
+/// A private tmpfs, outside of the root: the layer of mount points, and files to be bound.
+pub(super) struct Scratch {
+    mount: OwnedFd,
+}
+
+impl Scratch {
+    /// Mounts it on `place`, which nobody else sees.
+    pub(super) fn new(place: impl AsFd) -> Result<Self, SetupError> {
+        let mount = new_mount("tmpfs", &[("mode", "755")], MountAttrFlags::empty())
+            .during(Step::MountRoot)?;
+        // Attached, since kernels before 6.15 make no overlay of a detached mount.
+        attach(&mount, place).during(Step::MountRoot)?;
+        Ok(Self { mount })
+    }
+
+    /// Makes an empty directory in it and opens that.
+    pub(super) fn directory(&self, name: &str) -> rustix::io::Result<OwnedFd> {
+        mkdirat(&self.mount, name, Mode::from_raw_mode(0o755))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(&self.mount, name, flags, Mode::empty())
+    }
+
+    /// Makes a file in it; returns a read-only mount of it.
+    pub(super) fn file(
+        &self,
+        name: &str,
+        content: &[u8],
+        mode: u32,
+        owner: (u32, u32),
+    ) -> std::io::Result<OwnedFd> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd = openat(&self.mount, name, flags, Mode::from_raw_mode(0o600))?;
+        let mut file = File::from(fd);
+        std::io::Write::write_all(&mut file, content)?;
+        std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        let mount = clone_tree(&file, false)?;
+        let flags = sys::RDONLY | sys::NOSUID | sys::NODEV | sys::NOEXEC;
+        sys::mount_setattr(&mount, flags, false)?;
+        Ok(mount)
+    }
+}
+
+/// Lays out the lowest layer: for each path an empty directory, or file where `directory` is false.
+///
+/// Paths are taken literally, without `..`; those that aren't so get their mount point later.
+pub(super) fn lay_out<'a>(
+    layer: &OwnedFd,
+    points: impl Iterator<Item = (&'a Path, bool)>,
+) -> Result<(), SetupError> {
+    for (path, directory) in points {
+        let Ok(path) = path.strip_prefix("/") else { continue };
+        let plain = |it| matches!(it, std::path::Component::Normal(_));
+        if path == Path::new("") || !path.components().all(plain) {
+            continue;
+        }
+        let parents: Vec<_> = path.ancestors().skip(1).filter(|it| *it != Path::new("")).collect();
+        for parent in parents.into_iter().rev() {
+            make(layer, parent, true)?;
+        }
+        make(layer, path, directory)?;
+    }
+    Ok(())
+}
+
+fn make(layer: &OwnedFd, path: &Path, directory: bool) -> Result<(), SetupError> {
+    let made = if directory {
+        mkdirat(layer, path, Mode::from_raw_mode(0o755))
+    } else {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        openat(layer, path, flags, Mode::from_raw_mode(0o644)).map(drop)
+    };
+    match made {
+        // One mount inside another, or two on one place. A file where a directory is wanted fails
+        // when it is mounted on, with a better message.
+        Ok(()) | Err(Errno::EXIST | Errno::NOTDIR | Errno::ISDIR) => Ok(()),
+        Err(error) => Err(error).during_on(Step::MountRoot, path),
+    }
+}
+
+/// Mounts an overlay of layers, detached, over the additional lowest directory `base` if any.
+pub(super) fn mount_layers(
+    layers: &Overlay,
+    base: Option<&OwnedFd>,
+    flags: MountAttrFlags,
+) -> Result<OwnedFd, SetupError> {
+    let mut lowers = Vec::with_capacity(layers.lowers.len() + 1);
+    for lower in &layers.lowers {
+        lowers.push(open_directory(lower)?);
+    }
+    let upper = match (&layers.upper, &layers.work) {
+        (Some(upper), Some(work)) => Some((open_directory(upper)?, open_directory(work)?)),
+        (None, None) => None,
+        _ => {
+            let reason = "an upper directory needs a work directory, and the other way round";
+            return Err(SetupError::Invalid { reason: reason.to_owned() });
+        }
+    };
+    let lowers: Vec<&OwnedFd> = lowers.iter().chain(base).collect();
+    let upper = upper.as_ref();
+    let path = layers.upper.as_ref().or(layers.lowers.first()).cloned().unwrap_or_default();
+    match configure(&lowers, upper, Naming::Descriptor, flags) {
+        // `lowerdir+` by descriptor came with 6.13, by path with 6.5. Other mistakes are EINVAL
+        // too; they fail in the older ways as well.
+        Err(Errno::INVAL) => match configure(&lowers, upper, Naming::Path, flags) {
+            Err(Errno::INVAL) => mount_by_string(&lowers, upper, flags),
+            other => other,
+        },
+        other => other,
+    }
+    .during_on(Step::MountRoot, path)
+}
+
+/// How a layer is told to the kernel.
+#[derive(Clone, Copy)]
+enum Naming {
+    Descriptor,
+    Path,
+}
+
+fn configure(
+    lowers: &[&OwnedFd],
+    upper: Option<&(OwnedFd, OwnedFd)>,
+    naming: Naming,
+    flags: MountAttrFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let set = |key: &str, fd: &OwnedFd| match naming {
+        Naming::Descriptor => fsconfig_set_fd(&context, key, fd),
+        Naming::Path => fsconfig_set_string(&context, key, by_descriptor(fd)),
+    };
+    fsconfig_set_flag(&context, "userxattr")?;
+    fsconfig_set_string(&context, "xino", "on")?;
+    for lower in lowers {
+        set("lowerdir+", lower)?;
+    }
+    if let Some((upper, work)) = upper {
+        set("upperdir", upper)?;
+        set("workdir", work)?;
+        fsconfig_set_flag(&context, "volatile")?;
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+}
+
+/// The way of kernels before 6.5: one string of at most a page, so paths have to be short.
+fn mount_by_string(
+    lowers: &[&OwnedFd],
+    upper: Option<&(OwnedFd, OwnedFd)>,
+    flags: MountAttrFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let names: Vec<_> = lowers.iter().map(|fd| by_descriptor(fd)).collect();
+    let mut options = format!("userxattr,xino=on,lowerdir={}", names.join(":"));
+    if let Some((upper, work)) = upper {
+        let (upper, work) = (by_descriptor(upper), by_descriptor(work));
+        options += &format!(",upperdir={upper},workdir={work},volatile");
+    }
+    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+    // mount(2) knows no detached mounts: it goes onto a directory that this namespace has, and is
+    // taken from there.
+    let place = by_descriptor(lowers.last().ok_or(Errno::INVAL)?);
+    mount("overlay", &*place, "overlay", MountFlags::empty(), &*options)?;
+    let mount = open_tree(
+        rustix::fs::CWD,
+        &*place,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    );
+    unmount(&*place, UnmountFlags::DETACH)?;
+    let mount = mount?;
+    sys::mount_setattr(&mount, u64::from(flags.bits()), false)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(mount)
+}
+
+fn by_descriptor(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Mounts what a bind mount shows, detached: all of `source`, or `path` inside it.
+pub(super) fn mount_source(
+    source: &Overlay,
+    path: &Path,
+    read_only: bool,
+    place: &OwnedFd,
+) -> Result<OwnedFd, SetupError> {
+    let step = Step::Mount;
+    let whole = match (&source.lowers[..], &source.upper) {
+        ([directory], None) => open_directory(directory)?,
+        _ => {
+            let mount = mount_layers(source, None, MountAttrFlags::MOUNT_ATTR_NODEV)?;
+            // Attached, since kernels before 6.15 clone nothing out of a detached mount.
+            attach(&mount, place).during_on(step, path)?;
+            mount
+        }
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let inside = if path == Path::new("") { Path::new("/") } else { path };
+    let found = openat2(&whole, inside, flags, Mode::empty(), resolve).during_on(step, path)?;
+    let mount = clone_tree(&found, true).during_on(step, path)?;
+    let read_only = if read_only { sys::RDONLY } else { 0 };
+    sys::mount_setattr(&mount, sys::NODEV | read_only, true).during_on(step, path)?;
+    Ok(mount)
+}
+
+/// Takes this process into a mount namespace of its own, of which nothing gets out.
+pub(super) fn enter_mount_namespace() -> Result<(), SetupError> {
+    use rustix::mount::MountPropagationFlags as Propagation;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).during(Step::Namespaces)?;
+    mount_change("/", Propagation::DOWNSTREAM | Propagation::REC).during(Step::Namespaces)
+}
+
+/// Makes `root` the root of this mount namespace and lets go of everything else.
+pub(super) fn pivot(root: &OwnedFd) -> Result<(), SetupError> {
+    // The old root ends up on top of the new one, from where it is detached: no directory of the
+    // image is needed for it.
+    rustix::process::fchdir(root).during(Step::PivotRoot)?;
+    rustix::process::pivot_root(".", ".").during(Step::PivotRoot)?;
+    unmount(".", UnmountFlags::DETACH).during(Step::PivotRoot)?;
+    rustix::process::chdir("/").during(Step::PivotRoot)
+}
+
+/// Reads a regular file of at most `limit` bytes below `root`; `None` if there is none.
+///
+/// Nothing is waited for: a FIFO is no file, and a device neither.
+pub(super) fn read_file(
+    root: impl AsFd,
+    path: &str,
+    limit: u64,
+) -> std::io::Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = match openat2(root, path, flags, Mode::empty(), resolve) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    if metadata.len() > limit {
+        return Err(std::io::Error::other(format!("larger than {limit} bytes")));
+    }
+    let mut content = Vec::new();
+    file.take(limit).read_to_end(&mut content)?;
+    Ok(Some(content))
+}

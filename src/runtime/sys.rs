@@ -1,0 +1,150 @@
+//! The kernel calls that neither nix nor rustix has in a safe form: the only `unsafe` in mica.
+#![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::libc;
+use rustix::process::Pid;
+
+/// The two sides of a [`fork`].
+pub(super) enum Fork {
+    Parent(Pid),
+    Child,
+}
+
+/// Splits the process in two.
+///
+/// To be called only where the process has one thread: init's first act, or `main`'s.
+pub(super) fn fork() -> io::Result<Fork> {
+    // SAFETY: callers are single-threaded, so no lock can be held by a thread that the child lacks,
+    // and the child may go on allocating.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => {
+            let pid = Pid::from_raw(child.as_raw()).ok_or_else(|| io::Error::other("pid 0"))?;
+            Ok(Fork::Parent(pid))
+        }
+        nix::unistd::ForkResult::Child => Ok(Fork::Child),
+    }
+}
+
+/// What [`mount_setattr`] changes: bits of `MOUNT_ATTR_*`.
+pub(super) const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+pub(super) const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+pub(super) const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+pub(super) const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+
+/// Sets attributes on the mount that `mount` is the root of, and with `recursive` on those below.
+pub(super) fn mount_setattr(mount: impl AsFd, attributes: u64, recursive: bool) -> io::Result<()> {
+    let change =
+        libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a NUL-terminated literal, and `change` outlives the call that reads as
+    // many bytes of it as its size says.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const change,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+}
+
+/// Leaves the session keyring that was inherited for an empty one.
+pub(super) fn join_new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; nothing is read or written.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+            0,
+            0,
+            0,
+        )
+    })
+}
+
+/// Loads a system call filter for this thread, without `no_new_privs`: `sudo` has to go on working.
+pub(super) fn load_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies `len` instructions from a slice that outlives the call, and never
+    // writes to it.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            &raw const program,
+        )
+    })
+}
+
+/// Marks every descriptor but the standard streams to be closed at execve.
+///
+/// Rust opens nothing else, but whoever started mica may have left some open for it.
+pub(super) fn close_all_at_exec() -> io::Result<()> {
+    // SAFETY: changes a flag of descriptors, which stay open and with their owners.
+    check(unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    })
+}
+
+/// Brings the loopback interface of this network namespace up.
+pub(super) fn start_loopback(socket: impl AsFd) -> io::Result<()> {
+    // SAFETY: an all-zero `ifreq` is a valid value of this plain C struct.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives across the call.
+    check(
+        unsafe {
+            libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request)
+        }
+        .into(),
+    )
+}
+
+/// Where [`on_window_change`] tells of a new size.
+static WINDOW_CHANGES: AtomicI32 = AtomicI32::new(-1);
+
+/// Writes a count to the event counter `to` whenever the terminal's window changes, for as long as
+/// the process lives: the counter is kept open.
+pub(super) fn on_window_change(to: BorrowedFd<'_>) -> io::Result<()> {
+    extern "C" fn tell(_signal: libc::c_int) {
+        let one = 1u64;
+        // SAFETY: write(2) is safe in a signal handler, reads 8 bytes that live on this stack, and
+        // fails harmlessly on a descriptor that is gone.
+        unsafe { libc::write(WINDOW_CHANGES.load(Ordering::Relaxed), (&raw const one).cast(), 8) };
+    }
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    let kept = to.try_clone_to_owned()?.into_raw_fd();
+    WINDOW_CHANGES.store(kept, Ordering::Relaxed);
+    let action = SigAction::new(SigHandler::Handler(tell), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing but write(2), which is safe in a signal handler.
+    unsafe { sigaction(Signal::SIGWINCH, &action) }?;
+    Ok(())
+}
+
+/// Gives every signal its default action: Rust ignores SIGPIPE, and mica may have been started with
+/// others ignored, which execve would pass on.
+pub(super) fn reset_signals() {
+    for signal in 1..libc::SIGRTMIN() {
+        // SAFETY: SIG_DFL is no function of ours. KILL and STOP refuse, which is as well.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+fn check(returned: libc::c_long) -> io::Result<()> {
+    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

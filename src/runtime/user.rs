@@ -1,0 +1,199 @@
+//! Looks a `USER` up in the contents of passwd and group files, as Docker does.
+//!
+//! Pure: the C library's look-up would read the host's files and load modules. Lines that don't
+//! parse are passed over, as every Unix does; so are lines too long to be meant seriously.
+
+/// The largest passwd or group file that is read, in bytes.
+pub const FILE_LIMIT: u64 = 10 << 20;
+/// The longest line that counts, in bytes: a group line lists its members.
+const LINE_LIMIT: usize = 64 << 10;
+/// The largest id that Docker accepts, since -1 means "no change" to the kernel.
+const ID_LIMIT: u32 = i32::MAX as u32;
+
+/// An identity to run as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The user's number.
+    pub uid: u32,
+    /// The primary group's number.
+    pub gid: u32,
+    /// Supplementary groups, without the primary one.
+    pub groups: Vec<u32>,
+    /// The home directory: `/` where the passwd file names none.
+    pub home: String,
+}
+
+/// A user or group that can't be found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UserError {
+    /// A name without an entry.
+    #[error("unable to find user {name}: no matching entries in passwd file")]
+    UnknownUser {
+        /// The name as given.
+        name: String,
+    },
+    /// A group name without an entry.
+    #[error("unable to find group {name}: no matching entries in group file")]
+    UnknownGroup {
+        /// The name as given.
+        name: String,
+    },
+    /// A number that no process can run as.
+    #[error("uids and gids must be in range 0-{ID_LIMIT}, not {number}")]
+    OutOfRange {
+        /// The number as given.
+        number: String,
+    },
+}
+
+/// Resolves `spec` (empty, `user`, `user:group`; names or numbers) in the files' contents.
+///
+/// Numbers need no entry; where they have one it gives the group, the home and the further groups.
+///
+/// # Errors
+/// A name without an entry, or a number out of range.
+pub fn lookup(spec: &str, passwd: &[u8], group: &[u8]) -> Result<User, UserError> {
+    let (user, explicit_group) = spec.split_once(':').unwrap_or((spec, ""));
+    let user = if user.is_empty() { "0" } else { user };
+    let number = numeric(user)?;
+    let entry = passwd_lines(passwd)
+        .find(|entry| number.map_or(entry.name == user, |number| number == entry.uid));
+    let mut found = match (&entry, number) {
+        (Some(entry), _) => {
+            User { uid: entry.uid, gid: entry.gid, groups: Vec::new(), home: entry.home.to_owned() }
+        }
+        (None, Some(uid)) => User { uid, gid: 0, groups: Vec::new(), home: "/".to_owned() },
+        (None, None) => return Err(UserError::UnknownUser { name: user.to_owned() }),
+    };
+    if !explicit_group.is_empty() {
+        found.gid = group_id(explicit_group, group)?;
+    } else if let Some(entry) = entry {
+        found.groups = groups_of(entry.name, group);
+        found.groups.retain(|&id| id != found.gid);
+    }
+    Ok(found)
+}
+
+struct Entry<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+fn passwd_lines(file: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+    lines(file).filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        let home = fields.nth(1).filter(|home| !home.is_empty()).unwrap_or("/");
+        Some(Entry { name, uid, gid, home })
+    })
+}
+
+/// Resolves a group name or number in the contents of a group file.
+///
+/// # Errors
+/// A name without an entry, or a number out of range.
+pub fn group_id(group: &str, file: &[u8]) -> Result<u32, UserError> {
+    if let Some(number) = numeric(group)? {
+        return Ok(number);
+    }
+    group_lines(file)
+        .find(|(name, ..)| *name == group)
+        .map(|(_, id, _)| id)
+        .ok_or_else(|| UserError::UnknownGroup { name: group.to_owned() })
+}
+
+fn groups_of(user: &str, file: &[u8]) -> Vec<u32> {
+    let mut groups: Vec<u32> = group_lines(file)
+        .filter(|(_, _, members)| members.split(',').any(|member| member == user))
+        .map(|(_, id, _)| id)
+        .collect();
+    groups.dedup();
+    groups
+}
+
+fn group_lines(file: &[u8]) -> impl Iterator<Item = (&str, u32, &str)> {
+    lines(file).filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let id = fields.nth(1)?.parse().ok()?;
+        Some((name, id, fields.next().unwrap_or("")))
+    })
+}
+
+fn lines(file: &[u8]) -> impl Iterator<Item = &str> {
+    file.split(|&byte| byte == b'\n')
+        .filter(|line| line.len() <= LINE_LIMIT)
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Digits alone are a number, even where a user has that name.
+fn numeric(text: &str) -> Result<Option<u32>, UserError> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match text.parse::<u32>() {
+        Ok(number) if number <= ID_LIMIT => Ok(Some(number)),
+        _ => Err(UserError::OutOfRange { number: text.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nbroken\n# note\n\
+        app:x:1000:1001:App,,,:/home/app:/bin/sh\nnohome:x:7:8:::\n4242:x:9:9::/four:/bin/sh\n";
+    const GROUP: &[u8] = b"root:x:0:root\nbin:x:1:root,app\napp:x:1001:app\nwheel:x:10:app,root\n";
+
+    #[track_caller]
+    fn check(spec: &str, uid: u32, gid: u32, groups: &[u32], home: &str) {
+        let expected = User { uid, gid, groups: groups.to_vec(), home: home.to_owned() };
+        assert_eq!(lookup(spec, PASSWD, GROUP), Ok(expected), "{spec}");
+    }
+
+    #[test]
+    fn resolves_as_docker_does() {
+        check("", 0, 0, &[1, 10], "/root");
+        check("root", 0, 0, &[1, 10], "/root");
+        check("0", 0, 0, &[1, 10], "/root");
+        check("app", 1000, 1001, &[1, 10], "/home/app");
+        check("1000", 1000, 1001, &[1, 10], "/home/app");
+        check("app:bin", 1000, 1, &[], "/home/app");
+        check("app:55", 1000, 55, &[], "/home/app");
+        check("app:", 1000, 1001, &[1, 10], "/home/app");
+        check("77", 77, 0, &[], "/");
+        check("77:88", 77, 88, &[], "/");
+        check("nohome", 7, 8, &[], "/");
+        check("4242", 4242, 0, &[], "/");
+        check(":wheel", 0, 10, &[], "/root");
+    }
+
+    #[test]
+    fn refuses_what_is_not_there() {
+        let name = || "ghost".to_owned();
+        assert_eq!(lookup("ghost", PASSWD, GROUP), Err(UserError::UnknownUser { name: name() }));
+        assert_eq!(
+            lookup("app:ghost", PASSWD, GROUP),
+            Err(UserError::UnknownGroup { name: name() })
+        );
+        for number in ["4294967295", "2147483648", "99999999999999"] {
+            let expected = UserError::OutOfRange { number: number.to_owned() };
+            assert_eq!(lookup(number, PASSWD, GROUP), Err(expected));
+        }
+        assert!(lookup("-1", PASSWD, GROUP).is_err());
+    }
+
+    #[test]
+    fn survives_hostile_files() {
+        let endless = vec![b'a'; 1 << 20];
+        assert!(lookup("a", &endless, &endless).is_err());
+        assert!(lookup("0", b"\xff\xfe:x:0:0", b"").is_ok());
+        assert_eq!(lookup("", b"", b"").expect("root needs no file").uid, 0);
+    }
+}

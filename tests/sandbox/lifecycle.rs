@@ -1,0 +1,172 @@
+//! How runs end: with everything gone.
+
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use mica::runtime::{CancelToken, ExitStatus, SandboxError, Security};
+
+use crate::Test;
+use crate::env::Env;
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("daemons end with the step", daemons),
+    ("cancelling ends at once what doesn't listen", cancel),
+    ("cancelling gives time to what listens", grace),
+    ("killing mica leaves nothing", kill),
+    ("a flood of output stays in bounds", flood),
+    ("many runs at once", parallel),
+    ("insecure lifts what sandbox forbids", insecure),
+    ("mounts of the host stay as they were", host_mounts),
+    ("a run takes milliseconds", speed),
+];
+
+const VICTIM: &str = "MICA_TEST_VICTIM";
+
+fn processes(tag: &str) -> usize {
+    let all = std::fs::read_dir("/proc").expect("proc").flatten();
+    all.filter_map(|it| std::fs::read(it.path().join("cmdline")).ok())
+        .filter(|it| String::from_utf8_lossy(it).contains(tag))
+        .count()
+}
+
+fn daemons(env: &Env) -> Result<(), String> {
+    let tag = "4711.1";
+    env.shell(&format!(
+        "for i in 1 2 3; do (trap '' TERM HUP INT; exec busybox setsid sleep {tag}) & done; exit 0"
+    ));
+    assert_eq!(processes(tag), 0);
+    Ok(())
+}
+
+fn cancel_after(env: &Env, script: &str, millis: u64, times: u32) -> (Duration, SandboxError) {
+    let token = CancelToken::new().expect("a token");
+    let other = token.clone();
+    let thread = std::thread::spawn(move || {
+        for _ in 0..times {
+            std::thread::sleep(Duration::from_millis(millis));
+            other.cancel();
+        }
+    });
+    let start = Instant::now();
+    let error = env.run_until(&env.step(script).spec, &token).expect_err("to be cancelled");
+    let took = start.elapsed();
+    thread.join().expect("the thread");
+    (took, error)
+}
+
+fn cancel(env: &Env) -> Result<(), String> {
+    let (took, error) = cancel_after(env, "exec sleep 4711.2", 100, 1);
+    assert!(matches!(error, SandboxError::Cancelled), "{error:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(processes("4711.2"), 0);
+    Ok(())
+}
+
+fn grace(env: &Env) -> Result<(), String> {
+    let step = env.fresh();
+    let script = "trap 'exit 3' TERM; while :; do sleep 0.05; done";
+    let (took, _) = cancel_after(env, script, 100, 1);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let (took, _) =
+        cancel_after(env, "trap '' INT; trap : TERM; while :; do sleep 4711.3; done", 200, 2);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(processes("4711.3"), 0);
+    drop(step);
+    Ok(())
+}
+
+pub(crate) fn is_victim() -> bool {
+    std::env::args().any(|it| it == VICTIM)
+}
+
+/// Runs something endless in a process of its own, to be killed.
+pub(crate) fn victim() -> ExitCode {
+    let mode = mica::runtime::isolation::enter(mica::runtime::isolation::Request::Auto);
+    let env = Env::new(mode.expect("a mode")).expect("an environment");
+    let script = "busybox setsid sleep 4711.4 & sleep 4711.4";
+    drop(env.run(&env.step(script).spec));
+    ExitCode::SUCCESS
+}
+
+fn kill(env: &Env) -> Result<(), String> {
+    if env.mode != mica::runtime::isolation::Mode::Root {
+        return Err("covered as root: a user namespace has no second set of ids".to_owned());
+    }
+    let program = std::env::current_exe().expect("this program");
+    let mut child =
+        Command::new(program).arg(VICTIM).stdout(Stdio::null()).spawn().expect("a child");
+    await_count("4711.4", |count| count >= 3);
+    child.kill().expect("to kill");
+    child.wait().expect("to wait");
+    await_count("4711.4", |count| count == 0);
+    Ok(())
+}
+
+#[track_caller]
+fn await_count(tag: &str, wanted: impl Fn(usize) -> bool) {
+    let start = Instant::now();
+    while !wanted(processes(tag)) {
+        assert!(start.elapsed() < Duration::from_secs(10), "{} left", processes(tag));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn flood(env: &Env) -> Result<(), String> {
+    use mica::runtime::Sandbox;
+    let mut total = 0usize;
+    let mut largest = 0;
+    let mut output = |_, bytes: &[u8]| {
+        total += bytes.len();
+        largest = largest.max(bytes.len());
+    };
+    let token = CancelToken::new().expect("a token");
+    let step = env.step("busybox head -c 67108864 /dev/zero");
+    env.sandbox.run(&step.spec, &mut output, &token).expect("to run");
+    assert_eq!(total, 64 << 20);
+    assert!(largest <= 64 << 10);
+    Ok(())
+}
+
+fn parallel(env: &Env) -> Result<(), String> {
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    assert_eq!(env.shell(&format!("echo {number}")), format!("{number}\n"));
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+fn insecure(env: &Env) -> Result<(), String> {
+    let mut step = env.step("busybox mount -t tmpfs none /tmp && grep Seccomp: /proc/self/status");
+    step.spec.security = Security::Insecure;
+    assert_eq!(env.expect(&step), "Seccomp:\t0\n");
+    Ok(())
+}
+
+fn host_mounts(env: &Env) -> Result<(), String> {
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let before = mounts();
+    let ran = env.run(&env.step("exit 7").spec).expect("to run");
+    assert_eq!(ran.status, ExitStatus::Code(7));
+    assert_eq!(before, mounts());
+    Ok(())
+}
+
+fn speed(env: &Env) -> Result<(), String> {
+    let mut step = env.step("");
+    step.spec.argv = vec!["/bin/true".into()];
+    let mut times: Vec<Duration> = (0..40)
+        .map(|_| {
+            let start = Instant::now();
+            env.run(&step.spec).expect("to run");
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("  median {:?}, fastest {:?}", times[times.len() / 2], times[0]);
+    Ok(())
+}
