@@ -495,9 +495,9 @@ mod tests {
         assert!(!ignore(&stars).is_excluded("a".repeat(200).as_bytes()));
         let odd = format!("{}b", "a?*".repeat(40));
         assert!(!ignore(&odd).is_excluded("a".repeat(2_000).as_bytes()));
-        let many: String = (0..20_000).map(|n| format!("dir{n}/*.o\n**/x{n}*\n!f{n}\n")).collect();
-        let many = ignore(&many);
-        assert!(many.is_excluded(b"y/x19999z"));
+        let lines = |n| format!("dir{n}/*.o\n**/x{n}*\n!f{n}\n");
+        let many = ignore(&(0..5_000).map(lines).collect::<Vec<_>>().concat());
+        assert!(many.is_excluded(b"y/x4999z"));
         assert!(!many.is_excluded(b"f7"));
         assert!(!ignore(&"*".repeat(100_000)).is_excluded(b""));
     }
