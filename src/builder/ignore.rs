@@ -37,6 +37,10 @@ pub struct Ignore {
     included: Vec<(usize, Vec<Component>)>,
 }
 
+/// Which pattern decides about a path; the default is that of the root, which none matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Decision(Option<usize>);
+
 /// A pattern is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} in line {line}")]
@@ -116,13 +120,17 @@ impl Ignore {
     /// Whether `path` is excluded; it is relative to the root of the context, clean, and without a
     /// slash at either end. The root itself (an empty path) never is.
     pub fn is_excluded(&self, path: &[u8]) -> bool {
-        self.last_match(path).is_some_and(|number| !self.includes[number])
+        self.excludes(Decision(self.last_match(path)))
     }
 
     /// Whether something below the excluded folder `dir` may be included all the same, so that
     /// the folder must be walked.
     pub fn may_hold_included(&self, dir: &[u8]) -> bool {
-        let decided = self.last_match(dir);
+        self.may_hold_included_below(Decision(self.last_match(dir)), dir)
+    }
+
+    /// The same for a folder that `decision` is known of.
+    pub fn may_hold_included_below(&self, Decision(decided): Decision, dir: &[u8]) -> bool {
         let components: Vec<&[u8]> = split(dir).collect();
         self.included
             .iter()
@@ -133,30 +141,39 @@ impl Ignore {
 
     /// The number of the last pattern that matches `path` or a folder above it.
     fn last_match(&self, path: &[u8]) -> Option<usize> {
-        let mut last = None;
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let ends = ends.chain(std::iter::once(path.len())).filter(|end| *end > 0);
+        ends.fold(Decision::default(), |above, end| self.decide(above, &path[..end])).0
+    }
+
+    /// The decision about `path`, given the one about the folder it is in. It is worth keeping on
+    /// a walk: [`Ignore::is_excluded`] asks for all folders above the path again.
+    #[must_use]
+    pub fn decide(&self, above: Decision, path: &[u8]) -> Decision {
+        let mut last = above.0.max(self.literals.get(path).copied());
+        let candidate = Candidate::from_bytes(path);
         let mut found = Vec::new();
-        for end in ends.chain(std::iter::once(path.len())).filter(|end| *end > 0) {
-            let path = &path[..end];
-            last = last.max(self.literals.get(path).copied());
-            let candidate = Candidate::from_bytes(path);
-            for (set, numbers) in &self.sets {
-                if last >= numbers.last().copied() {
-                    break;
-                }
-                set.matches_candidate_into(&candidate, &mut found);
-                last = last.max(found.last().map(|at| numbers[*at]));
+        for (set, numbers) in &self.sets {
+            if last >= numbers.last().copied() {
+                break;
             }
-            for (number, matcher) in &self.others {
-                if last >= Some(*number) {
-                    break;
-                }
-                if matcher.matches(path) {
-                    last = Some(*number);
-                }
+            set.matches_candidate_into(&candidate, &mut found);
+            last = last.max(found.last().map(|at| numbers[*at]));
+        }
+        for (number, matcher) in &self.others {
+            if last >= Some(*number) {
+                break;
+            }
+            if matcher.matches(path) {
+                last = Some(*number);
             }
         }
-        last
+        Decision(last)
+    }
+
+    /// Whether a path with this decision is excluded.
+    pub fn excludes(&self, decision: Decision) -> bool {
+        decision.0.is_some_and(|number| !self.includes.get(number).copied().unwrap_or(true))
     }
 
     /// Sorts cleaned patterns into the three ways to look them up.
@@ -224,7 +241,7 @@ fn automaton(globs: &[(usize, String, Vec<u8>)]) -> Option<GlobSet> {
 /// The pattern in globset's syntax, where it means the same there.
 fn globset_syntax(pattern: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(pattern).ok()?;
-    if text.contains(['?', '[', ']', '\\']) || text.len() > 1_000 {
+    if text.contains(['?', '[', ']', '\\', '^']) || text.len() > 1_000 {
         return None;
     }
     // What follows a leading `**` may begin inside a component, and a lone or trailing one may
@@ -258,6 +275,10 @@ impl Matcher {
         let mut rest = units.as_slice();
         while let Some((unit, behind)) = rest.split_first() {
             rest = behind;
+            if *unit == u32::from('^') {
+                anchor(&mut tokens);
+                continue;
+            }
             let star = u32::from('*');
             if *unit != star || rest.first() != Some(&star) {
                 // A syntax error was found before.
@@ -282,12 +303,24 @@ impl Matcher {
     }
 }
 
+/// A `^` outside of a class: Docker makes regular expressions of patterns and leaves this one
+/// character as it is, so it matches at the start of the path alone.
+fn anchor(tokens: &mut Vec<Token>) {
+    let nothing_before =
+        tokens.iter().all(|token| matches!(token, Token::Star | Token::Folders | Token::Rest));
+    tokens.clear();
+    if !nothing_before {
+        tokens.push(Token::Class { negated: false, ranges: Vec::new() });
+    }
+}
+
 /// The components of a pattern, up to the first that may match more than one.
 fn components(pattern: &[u8]) -> Vec<Component> {
     let mut components = Vec::new();
     for part in split(pattern) {
         // A class may match a slash, and hold one.
-        let simple = !part.contains(&b'[') && !part.windows(2).any(|pair| pair == b"**");
+        let simple = !part.iter().any(|byte| matches!(byte, b'[' | b'^'))
+            && !part.windows(2).any(|pair| pair == b"**");
         match Glob::parse(part) {
             Ok(glob) if simple => components.push(Component::One(glob)),
             _ => {
@@ -429,6 +462,10 @@ mod tests {
             ("{a,b}*", "{a,b}c", true),
             ("a\\*", "a*", true),
             ("a\\*", "ab", false),
+            ("^a*", "ab", true),
+            ("a^*", "a^b", false),
+            ("**/^a?", "ab", true),
+            ("^a", "^a", true),
             ("a b", "a b", true),
             ("*.{md}", "x.{md}", true),
         ] {
@@ -495,9 +532,9 @@ mod tests {
         assert!(!ignore(&stars).is_excluded("a".repeat(200).as_bytes()));
         let odd = format!("{}b", "a?*".repeat(40));
         assert!(!ignore(&odd).is_excluded("a".repeat(2_000).as_bytes()));
-        let many: String = (0..20_000).map(|n| format!("dir{n}/*.o\n**/x{n}*\n!f{n}\n")).collect();
-        let many = ignore(&many);
-        assert!(many.is_excluded(b"y/x19999z"));
+        let lines = |n| format!("dir{n}/*.o\n**/x{n}*\n!f{n}\n");
+        let many = ignore(&(0..5_000).map(lines).collect::<Vec<_>>().concat());
+        assert!(many.is_excluded(b"y/x4999z"));
         assert!(!many.is_excluded(b"f7"));
         assert!(!ignore(&"*".repeat(100_000)).is_excluded(b""));
     }

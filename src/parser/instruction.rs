@@ -214,10 +214,8 @@ impl Builder<'_, '_> {
             ("security", Kind::Text),
             ("device", Kind::List),
         ])?;
-        let network =
-            self.choice(&flags, "network", "network mode", &["default", "none", "host"])?;
-        let security =
-            self.choice(&flags, "security", "security mode", &["sandbox", "insecure"])?;
+        let network = choice(&flags, "network", "network mode", &["default", "none", "host"])?;
+        let security = choice(&flags, "security", "security mode", &["sandbox", "insecure"])?;
         let mut mounts = Vec::new();
         for word in flags.list("mount") {
             let mount = Mount::parse(word)?;
@@ -229,26 +227,6 @@ impl Builder<'_, '_> {
         let devices = flags.list("device");
         let command = self.command(heredocs);
         Ok(Instruction::Run(Run { mounts, network, security, devices, command }))
-    }
-
-    /// The value of a flag that must be one of `choices`.
-    #[expect(clippy::unused_self, reason = "reads as the other checks do")]
-    fn choice(
-        &self,
-        flags: &Flags,
-        name: &str,
-        what: &str,
-        choices: &[&str],
-    ) -> Result<Option<Word>, Diagnostic> {
-        let word = flags.text(name);
-        match &word {
-            Some(value) if !choices.contains(&value.text.as_str()) => {
-                let message = format!("invalid {what} {}", quote(&value.text));
-                Err(Diagnostic::error("invalid-flag-value", value.span, message)
-                    .with_hint(format!("use one of `{}`", choices.join("`, `"))))
-            }
-            _ => Ok(word),
-        }
     }
 
     fn copy(&self, heredocs: &[Heredoc]) -> Outcome {
@@ -405,6 +383,24 @@ impl Builder<'_, '_> {
             }
         };
         Ok(Instruction::Onbuild(Onbuild { trigger, instruction }))
+    }
+}
+
+/// The value of a flag that must be one of `choices`.
+fn choice(
+    flags: &Flags,
+    name: &str,
+    what: &str,
+    choices: &[&str],
+) -> Result<Option<Word>, Diagnostic> {
+    let word = flags.text(name);
+    match &word {
+        Some(value) if !choices.contains(&value.text.as_str()) => {
+            let message = format!("invalid {what} {}", quote(&value.text));
+            Err(Diagnostic::error("invalid-flag-value", value.span, message)
+                .with_hint(format!("use one of `{}`", choices.join("`, `"))))
+        }
+        _ => Ok(word),
     }
 }
 

@@ -25,6 +25,8 @@ struct Piece {
     source: usize,
     /// How many bytes of the file it is.
     source_len: usize,
+    /// Whether these bytes are not UTF-8, so that the text has U+FFFD for each of them.
+    lossy: bool,
 }
 
 /// The joined text of one instruction.
@@ -35,8 +37,6 @@ pub(crate) struct Line {
     /// The comment lines above it.
     pub(crate) comments: Vec<Comment>,
     pieces: Vec<Piece>,
-    /// Whether bytes that are not UTF-8 became U+FFFD.
-    lossy: bool,
 }
 
 impl Line {
@@ -68,21 +68,30 @@ impl Line {
     fn push(&mut self, bytes: &[u8], source: usize) {
         let mut source = source;
         for chunk in bytes.utf8_chunks() {
-            self.push_text(chunk.valid(), source, chunk.valid().len());
+            self.push_text(chunk.valid(), source, chunk.valid().len(), false);
             source += chunk.valid().len();
             if !chunk.invalid().is_empty() {
-                self.lossy = true;
-                self.push_text("\u{fffd}", source, chunk.invalid().len());
+                self.push_text("\u{fffd}", source, chunk.invalid().len(), true);
                 source += chunk.invalid().len();
             }
         }
     }
 
-    fn push_text(&mut self, text: &str, source: usize, source_len: usize) {
-        if !text.is_empty() {
-            self.pieces.push(Piece { at: self.text.len(), source, source_len });
-            self.text.push_str(text);
+    fn push_text(&mut self, text: &str, source: usize, source_len: usize, lossy: bool) {
+        match self.pieces.last_mut() {
+            _ if text.is_empty() => return,
+            // One piece for a run of them: a file may hold nothing else.
+            Some(last) if lossy && last.lossy && last.source + last.source_len == source => {
+                last.source_len += source_len;
+            }
+            _ => self.pieces.push(Piece { at: self.text.len(), source, source_len, lossy }),
         }
+        self.text.push_str(text);
+    }
+
+    /// Whether bytes that are not UTF-8 became U+FFFD.
+    fn is_lossy(&self) -> bool {
+        self.pieces.iter().any(|piece| piece.lossy)
     }
 }
 
@@ -145,7 +154,7 @@ impl<'a> Reader<'a> {
                 let Some((raw, start)) = self.physical_line() else { break };
                 open = self.continuation(&mut line, raw, start, diagnostics);
             }
-            if line.lossy {
+            if line.is_lossy() {
                 diagnostics.push(
                     Diagnostic::warning(
                         "invalid-utf8",

@@ -1,7 +1,7 @@
 //! The expansion language: quotes, escapes and `${…}` in the words of an instruction.
 //!
-//! A word is parsed to a small tree ([`grammar`]), which is then evaluated with the variables that
-//! the caller looks up ([`eval`]). Nothing is expanded at parse time of the Dockerfile: the words
+//! A word is parsed to a small tree (by `grammar`), which is then evaluated with the variables that
+//! the caller looks up (by `eval`). Nothing is expanded at parse time of the Dockerfile: the words
 //! of the tree keep their quotes and escapes, since what they mean depends on the build.
 //!
 //! | form | result |
