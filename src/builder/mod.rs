@@ -22,7 +22,7 @@ mod solver;
 
 pub use context::BuildContext;
 pub use error::BuildError;
-pub use lower::{BuildArgs, Images, NamedContext, Options};
+pub use lower::{BuildArgs, Images, NamedContext, Options, config_of_changes};
 pub use secrets::{Secret, Secrets};
 
 use progress::Progress;

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::graph::{Graph, Op, Tree, Vertex, VertexId};
-use super::ops::{self, Inputs, Results};
+use super::ops::{self, Inputs, Results, Work};
 use super::progress::Event;
 use super::scheduler::{self, Task};
 use super::snapshot::Snapshot;
@@ -43,6 +43,9 @@ struct Planned {
 }
 
 type Plan = HashMap<VertexId, Planned>;
+
+/// What has to run.
+type Tasks = HashMap<VertexId, Task<VertexId>>;
 
 /// What was made and is not published yet.
 struct Journal {
@@ -79,8 +82,11 @@ impl<'a> Solver<'a> {
         let target = plan[&target].same_as;
         let (tasks, found) = self.demand(target, &plan)?;
         self.tell_cached(&order, &plan, &tasks);
+        let tasks: Vec<_> = tasks.into_values().collect();
         let results = scheduler::run(&tasks, found, self.services.jobs, |id, results| {
-            self.solve_vertex(id, &plan[&id], &Results::new(&plan, results))
+            let inputs = self.graph.get(id).inputs();
+            let of = |input: VertexId| Some((input, results.get(&plan[&input].same_as)?.clone()));
+            self.solve_vertex(id, &plan[&id], &Results::new(inputs.filter_map(of)))
         });
         let published = self.publish();
         let mut results = results?;
@@ -101,7 +107,7 @@ impl<'a> Solver<'a> {
                 Some(root) => key.digest("root", plan[&root].key.0),
                 None => key.field("root", "scratch"),
             }
-            for source in ops::sources(&vertex.op) {
+            for source in ops::reads(&vertex.op) {
                 match source.tree {
                     Tree::Vertex(from) => key.digest("source", plan[&from].key.0),
                     Tree::Scratch => key.field("source", "scratch"),
@@ -139,7 +145,7 @@ impl<'a> Solver<'a> {
         let mut key = self.op_key("content", op);
         key.digest("root", root.content()?.0);
         let inputs = Inputs::new(self.contexts, results);
-        for source in ops::sources(op) {
+        for source in ops::reads(op) {
             match source.tree {
                 Tree::Scratch => key.field("source", "scratch"),
                 Tree::Vertex(_) | Tree::Context(_) => {
@@ -155,8 +161,8 @@ impl<'a> Solver<'a> {
         &self,
         target: VertexId,
         plan: &Plan,
-    ) -> Result<(Vec<Task<VertexId>>, HashMap<VertexId, Snapshot>), BuildError> {
-        let mut tasks: HashMap<VertexId, Task<VertexId>> = HashMap::new();
+    ) -> Result<(Tasks, HashMap<VertexId, Snapshot>), BuildError> {
+        let mut tasks = Tasks::new();
         let mut found = HashMap::new();
         let mut asked = vec![target];
         while let Some(id) = asked.pop() {
@@ -179,7 +185,7 @@ impl<'a> Solver<'a> {
                 }
             }
         }
-        Ok((tasks.into_values().collect(), found))
+        Ok((tasks, found))
     }
 
     /// The snapshot that the cache and the store have for a key.
@@ -194,10 +200,10 @@ impl<'a> Solver<'a> {
     }
 
     /// Tells what is reused: the vertices that were found, and those behind them.
-    fn tell_cached(&self, order: &[VertexId], plan: &Plan, tasks: &[Task<VertexId>]) {
+    fn tell_cached(&self, order: &[VertexId], plan: &Plan, tasks: &Tasks) {
         for id in order {
             let vertex = self.graph.get(*id);
-            let runs = tasks.iter().any(|task| task.id == plan[id].same_as);
+            let runs = tasks.contains_key(&plan[id].same_as);
             if !runs && !matches!(vertex.op, Op::Image(_)) {
                 self.tell_found(*id, vertex);
             }
@@ -242,7 +248,9 @@ impl<'a> Solver<'a> {
         }
         let started = Instant::now();
         services.progress.event(&Event::Started { vertex: id, name: &vertex.name });
-        let made = ops::execute(id, vertex, &root, &self.inputs(results), services, self.epoch);
+        let (inputs, epoch) = (Inputs::new(self.contexts, results), self.epoch);
+        let work = Work { id, vertex, root: &root, inputs: &inputs, services, epoch };
+        let made = work.execute();
         let took = started.elapsed();
         match made {
             Ok(made) => {
@@ -255,10 +263,6 @@ impl<'a> Solver<'a> {
                 Err(err.at(vertex))
             }
         }
-    }
-
-    fn inputs<'i>(&'i self, results: &'i Results) -> Inputs<'i> {
-        Inputs::new(self.contexts, results)
     }
 
     /// Notes a result, and publishes where that was not done for long.

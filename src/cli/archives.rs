@@ -6,9 +6,10 @@ use std::path::Path;
 
 use super::args::{ArchiveFormat, ImportArgs, LoadArgs, SaveArgs};
 use super::{CliError, Context, ui};
+use crate::builder;
 use crate::export::{self, Format};
 use crate::import;
-use crate::oci::{Digest, Reference};
+use crate::oci::Reference;
 use crate::store::Image;
 
 pub(super) fn save(context: &Context, args: &SaveArgs) -> Result<(), CliError> {
@@ -61,15 +62,13 @@ pub(super) fn import(context: &Context, args: &ImportArgs) -> Result<(), CliErro
     let store = context.open_store()?;
     let name: Option<Reference> = args.name.as_deref().map(str::parse).transpose()?;
     let input = open_input(Some(&args.file))?;
-    let epoch = context.epoch(None)?;
-    let request = import::RootFs {
-        name,
-        message: args.message.clone(),
-        changes: args.change.clone(),
-        created: context.now(epoch),
-    };
-    let id: Digest = import::root_fs(&store, input, &request)?;
-    ui::line(&id.to_string())
+    let config = builder::config_of_changes(&args.change).map_err(CliError::Change)?;
+    let message = args.message.clone().unwrap_or_else(|| {
+        format!("imported from {}", ui::plain(&args.file.display().to_string()))
+    });
+    let created = context.now().to_string();
+    let image = import::root_fs(&store, input, import::RootFs { name, message, config, created })?;
+    ui::line(&image.id().to_string())
 }
 
 /// A file, or standard input for none and for `-`.

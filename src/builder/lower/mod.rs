@@ -19,7 +19,7 @@ use state::State;
 
 use super::BuildError;
 use super::graph::{Graph, Op, Tree, Vertex, VertexId};
-use crate::oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
+use crate::oci::{ContainerConfig, Descriptor, Digest, ImageConfig, Platform, Reference};
 use crate::parser::{self, Diagnostic, Dockerfile, Instruction, Severity, Source, Span, Statement};
 use crate::store::{Image, Store, StoreError};
 
@@ -72,6 +72,24 @@ pub struct Options {
     pub shm_size: Option<u64>,
     /// Limits of RUN steps: name, soft and hard limit.
     pub ulimits: Vec<(String, u64, u64)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            target: None,
+            build_args: BuildArgs::new(),
+            labels: Vec::new(),
+            named_contexts: HashMap::new(),
+            platform: Platform::host(),
+            no_cache: false,
+            network: true,
+            allow: BTreeSet::new(),
+            hosts: Vec::new(),
+            shm_size: None,
+            ulimits: Vec::new(),
+        }
+    }
 }
 
 /// What a Dockerfile comes down to.
@@ -131,6 +149,34 @@ pub(super) fn lower(
         base_history: state.base_history,
         warnings: lowering.warnings,
     })
+}
+
+/// The config that instructions like `CMD` and `ENV` make of an empty one, for `import --change`.
+///
+/// # Errors
+/// What is wrong with them; instructions that make files are.
+pub fn config_of_changes(lines: &[String]) -> Result<ContainerConfig, String> {
+    let text = format!("FROM scratch\n{}", lines.join("\n"));
+    let parsed = parser::parse(text.as_bytes());
+    let error = parsed.diagnostics.into_iter().find(|found| found.severity == Severity::Error);
+    if let Some(error) = error {
+        return Err(error.message);
+    }
+    let lowered = lower(&parsed.dockerfile, &Options::default(), &NoImages)
+        .map_err(|err| err.to_string())?;
+    match lowered.target {
+        Some(_) => Err("only instructions that make no files can be applied".to_owned()),
+        None => Ok(lowered.config.config),
+    }
+}
+
+/// For Dockerfiles that name no image.
+struct NoImages;
+
+impl Images for NoImages {
+    fn image(&self, _: &Reference) -> Result<Option<Image>, StoreError> {
+        Ok(None)
+    }
 }
 
 struct Lowering<'a> {
@@ -384,13 +430,12 @@ impl<'a> Lowering<'a> {
 fn parse_triggers(triggers: &[String], stage: &Stage<'_>) -> Result<Vec<Statement>, BuildError> {
     let mut statements = Vec::new();
     for trigger in triggers {
-        let (statement, diagnostics) = parser::parse_trigger(trigger);
-        let errors = diagnostics.into_iter().filter(|found| found.severity == Severity::Error);
-        let errors: Vec<_> = errors.map(|found| in_trigger(found, stage.span)).collect();
-        if !errors.is_empty() {
-            return Err(BuildError::Dockerfile(errors));
-        }
-        statements.extend(statement);
+        let parsed = parser::parse_trigger(trigger).map_err(|found| {
+            let errors = found.into_iter().filter(|found| found.severity == Severity::Error);
+            let moved = errors.map(|found| in_trigger(found, stage.span));
+            BuildError::Dockerfile(moved.collect())
+        })?;
+        statements.push(parsed);
     }
     Ok(statements)
 }

@@ -1,0 +1,101 @@
+//! [`CliError`]: everything that a command can fail with.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::builder::BuildError;
+use crate::export::ExportError;
+use crate::import::ImportError;
+use crate::oci::ReferenceError;
+use crate::parser::Diagnostic;
+use crate::runtime::SandboxError;
+use crate::runtime::isolation::IsolationError;
+use crate::store::StoreError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    /// A build, and the Dockerfile that it is about.
+    #[error(transparent)]
+    Build {
+        /// As it is named to the user.
+        file: String,
+        /// Its text.
+        text: String,
+        /// Why.
+        source: Box<BuildError>,
+    },
+    /// A Dockerfile that cannot be understood.
+    #[error("invalid Dockerfile")]
+    Dockerfile {
+        /// As it is named to the user.
+        file: String,
+        /// Its text.
+        text: String,
+        /// What is wrong with it.
+        found: Vec<Diagnostic>,
+    },
+    /// No Dockerfile where one should be.
+    #[error("no Dockerfile at `{0}`")]
+    NoDockerfile(String),
+    /// A command line that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// `--change` of something that cannot be changed.
+    #[error("`--change`: {0}")]
+    Change(String),
+    /// A file of the user's that cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of the user's that cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Standard output is closed or full.
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+    /// An archive would go to a terminal.
+    #[error("cowardly refusing to write an archive to a terminal")]
+    ArchiveToTerminal,
+    /// An archive would come from a terminal.
+    #[error("no archive on standard input, which is a terminal")]
+    InputFromTerminal,
+    /// An image has more names than the one command can mean.
+    #[error("the image {id} has {count} names")]
+    SeveralNames {
+        /// Its ID.
+        id: String,
+        /// How many.
+        count: usize,
+    },
+    /// There is no folder for the store.
+    #[error("no folder for images: neither `--root` nor MICA_ROOT, XDG_DATA_HOME or HOME is set")]
+    NoHome,
+    /// This machine allows no isolation.
+    #[error(transparent)]
+    Isolation(#[from] IsolationError),
+    /// A container could not be started.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An archive could not be written.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// An archive could not be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// A name that is none.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+}

@@ -1,0 +1,109 @@
+//! The command line: what was typed, what is done about it, what is said.
+
+mod archives;
+mod args;
+mod build;
+mod error;
+mod images;
+mod progress;
+mod report;
+mod run;
+mod system;
+mod ui;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, ImageCommand, SystemCommand};
+use error::CliError;
+
+use crate::runtime::isolation::{self, Mode};
+use crate::store::Store;
+
+/// Does what the command line says. The exit status is 0 when it was done, 1 when it failed, 2 for a
+/// command line or a Dockerfile that is not understood, 130 when it was interrupted; `mica run` gives
+/// the status of the command that it ran.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(err) => return report::usage(&err),
+    };
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(err) => report::error(&err),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
+    if let Command::Version = cli.command {
+        return system::version().map(|()| ExitCode::SUCCESS);
+    }
+    if let Command::Info(args) = &cli.command {
+        return system::info(cli.root, args).map(|()| ExitCode::SUCCESS);
+    }
+    // Before anything else: it needs a process of one thread.
+    let mode = isolation::enter(isolation::Request::Auto)?;
+    let context = Context { root: cli.root, mode };
+    match cli.command {
+        Command::Build(args) => return build::build(&context, &args),
+        Command::Run(args) => return run::run(&context, &args),
+        Command::Images(args) | Command::Image(ImageCommand::Ls(args)) => {
+            images::images(&context, &args)
+        }
+        Command::Tag(args) | Command::Image(ImageCommand::Tag(args)) => images::tag(&context, &args),
+        Command::Rmi(args) | Command::Image(ImageCommand::Rm(args)) => images::rmi(&context, &args),
+        Command::Inspect(args) | Command::Image(ImageCommand::Inspect(args)) => {
+            images::inspect(&context, &args)
+        }
+        Command::History(args) | Command::Image(ImageCommand::History(args)) => {
+            images::history(&context, &args)
+        }
+        Command::Save(args) | Command::Image(ImageCommand::Save(args)) => {
+            archives::save(&context, &args)
+        }
+        Command::Load(args) | Command::Image(ImageCommand::Load(args)) => {
+            archives::load(&context, &args)
+        }
+        Command::Import(args) | Command::Image(ImageCommand::Import(args)) => {
+            archives::import(&context, &args)
+        }
+        Command::System(SystemCommand::Check(args)) => return system::check(&context, &args),
+        Command::System(SystemCommand::Prune) => system::prune(&context),
+        Command::Info(_) | Command::Version => Ok(()),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// What all commands share.
+#[derive(Debug)]
+struct Context {
+    root: Option<PathBuf>,
+    mode: Mode,
+}
+
+impl Context {
+    fn open_store(&self) -> Result<Store, CliError> {
+        Ok(Store::open(&store_root(self.root.clone(), &self.mode)?)?)
+    }
+
+    /// What time it is.
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::now()
+    }
+}
+
+/// Where the store is: as asked, else where the user's data is.
+fn store_root(asked: Option<PathBuf>, mode: &Mode) -> Result<PathBuf, CliError> {
+    if let Some(root) = asked {
+        return std::path::absolute(&root).map_err(|source| CliError::Read { path: root, source });
+    }
+    if *mode == Mode::Root {
+        return Ok(PathBuf::from("/var/lib/mica"));
+    }
+    let home = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(|| {
+        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"))
+    });
+    home.filter(|home| home.is_absolute()).map(|home| home.join("mica")).ok_or(CliError::NoHome)
+}

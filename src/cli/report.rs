@@ -1,0 +1,315 @@
+//! From an error to what the person at the terminal reads: what failed, where, why, what to do.
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+use super::error::CliError;
+use super::ui;
+use crate::builder::BuildError;
+use crate::parser::{Diagnostic, Severity, Span};
+use crate::store::StoreError;
+
+/// The command failed.
+const FAILED: u8 = 1;
+/// The command line or the Dockerfile is not understood.
+const USAGE: u8 = 2;
+/// Interrupted, as a shell counts SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// The longest error line that is printed, in characters.
+const MAX_LINE: usize = 600;
+
+/// Shows what clap has to say: help goes to standard output and is no failure.
+pub(super) fn usage(err: &clap::Error) -> ExitCode {
+    // Nobody listens where this fails.
+    drop(err.print());
+    if err.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// Shows an error, once, and gives the exit status for it.
+pub(super) fn error(err: &CliError) -> ExitCode {
+    if let CliError::Stdout(source) = err
+        && source.kind() == io::ErrorKind::BrokenPipe
+    {
+        return ExitCode::from(FAILED);
+    }
+    match err {
+        CliError::Dockerfile { file, text, found } => {
+            diagnostics(file, text, found);
+            return ExitCode::from(USAGE);
+        }
+        CliError::Build { file, text, source } => return build(file, text, source),
+        _ => {}
+    }
+    ui::say(&format!("error: {}", chain(err)));
+    hint(hint_of(err).as_deref());
+    match err {
+        CliError::Usage(_) | CliError::Reference(_) => ExitCode::from(USAGE),
+        CliError::Sandbox(err) => ExitCode::from(err.exit_code()),
+        _ => ExitCode::from(FAILED),
+    }
+}
+
+fn build(file: &str, text: &str, err: &BuildError) -> ExitCode {
+    match err {
+        BuildError::Dockerfile(found) => {
+            diagnostics(file, text, found);
+            ExitCode::from(USAGE)
+        }
+        BuildError::Cancelled => {
+            ui::say("error: cancelled");
+            ExitCode::from(INTERRUPTED)
+        }
+        BuildError::At { span, source } => {
+            if let BuildError::Cancelled = **source {
+                return build(file, text, source);
+            }
+            let title = chain(source.as_ref());
+            ui::say(&snippet(Level::ERROR, file, text, &title, &[(*span, String::new())]));
+            hint(build_hint(source).as_deref());
+            ExitCode::from(FAILED)
+        }
+        other => {
+            ui::say(&format!("error: {}", chain(other)));
+            hint(build_hint(other).as_deref());
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Shows the first error, and where the others are.
+fn diagnostics(file: &str, text: &str, found: &[Diagnostic]) {
+    let mut errors = found.iter().filter(|found| found.severity == Severity::Error);
+    let Some(first) = errors.next() else { return };
+    ui::say(&diagnostic(Level::ERROR, file, text, first));
+    hint(first.hint.as_deref());
+    let others: Vec<String> =
+        errors.take(9).map(|other| line_of(text, other.span().start).to_string()).collect();
+    if !others.is_empty() {
+        ui::say(&format!("note: there is more to mend in line {}", others.join(", ")));
+    }
+}
+
+/// Shows what is odd about a Dockerfile that was built all the same.
+pub(super) fn warnings(file: &str, text: &str, found: &[Diagnostic]) {
+    for warning in found.iter().filter(|found| found.severity == Severity::Warning) {
+        ui::say(&diagnostic(Level::WARNING, file, text, warning));
+        hint(warning.hint.as_deref());
+    }
+}
+
+fn diagnostic(level: Level<'_>, file: &str, text: &str, found: &Diagnostic) -> String {
+    let title = one_line(&found.message);
+    // Without a word of its own in the message, the line may be anything: it is not shown, as the
+    // file could be a link to what is not for everybody's eyes.
+    let is_unknown = found.code == "unknown-instruction" && !found.message.contains('`');
+    if found.labels.is_empty() || is_unknown || found.span() == Span::default() {
+        return Renderer::plain().render(&[level.primary_title(&title).elements([])]);
+    }
+    snippet(level, file, text, &title, &found.labels)
+}
+
+/// The line with a caret under the part that is to blame.
+fn snippet(
+    level: Level<'_>,
+    file: &str,
+    text: &str,
+    title: &str,
+    labels: &[(Span, String)],
+) -> String {
+    let title = one_line(title);
+    let Some((first, _)) = labels.first() else {
+        return Renderer::plain().render(&[level.primary_title(&title).elements([])]);
+    };
+    let line = Line::around(text, *first);
+    let mut source = Snippet::source(line.shown.as_str()).line_start(line.number).path(file);
+    for (number, (span, label)) in labels.iter().enumerate() {
+        let Some(range) = line.range(*span) else { continue };
+        let kind = if number == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+        source = source.annotation(kind.span(range).label(label.as_str()));
+    }
+    Renderer::plain().render(&[level.primary_title(&title).element(source)])
+}
+
+/// One line of a file, made fit to be shown.
+struct Line {
+    number: usize,
+    shown: String,
+    /// Where in the file, and where in `shown`, each shown character begins.
+    places: Vec<(usize, usize)>,
+}
+
+impl Line {
+    /// How much of a long line is shown before what it is about, and in all, in characters.
+    const BEFORE: usize = 40;
+    const WIDTH: usize = 160;
+
+    fn around(text: &str, span: Span) -> Self {
+        let at = floor_boundary(text, span.start);
+        let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        let end = text[at..].find('\n').map_or(text.len(), |length| at + length);
+        let skipped = text[start..at].char_indices().rev().nth(Self::BEFORE.max(1) - 1);
+        let begin = match skipped {
+            Some((offset, _)) if end - start > Self::WIDTH => start + offset,
+            _ => start,
+        };
+        let mut shown = String::new();
+        let mut places = Vec::new();
+        for (offset, c) in text[begin..end].char_indices().take(Self::WIDTH) {
+            places.push((begin + offset, shown.len()));
+            shown.push(if c.is_control() { ' ' } else { c });
+        }
+        let last = places.last().map_or(begin, |(offset, _)| offset + 1);
+        places.push((last.max(begin), shown.len()));
+        Self { number: line_of(text, at), shown, places }
+    }
+
+    /// The part of a span that is shown.
+    fn range(&self, span: Span) -> Option<std::ops::Range<usize>> {
+        let place = |offset: usize| {
+            let index = self.places.partition_point(|(known, _)| *known < offset);
+            self.places.get(index).or(self.places.last()).map(|(_, shown)| *shown)
+        };
+        let first = self.places.first()?.0;
+        let last = self.places.last()?.0;
+        (span.start <= last && span.end >= first).then_some(())?;
+        let (start, end) = (place(span.start)?, place(span.end)?);
+        Some(start..end.max(start + usize::from(start < self.shown.len())))
+    }
+}
+
+fn floor_boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// An error and its causes on one line.
+fn chain(err: &dyn Error) -> String {
+    let mut parts = vec![err.to_string()];
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        let text = err.to_string();
+        if !parts.last().is_some_and(|last| last.ends_with(&text)) {
+            parts.push(text);
+        }
+        cause = err.source();
+    }
+    one_line(&parts.join(": "))
+}
+
+fn one_line(text: &str) -> String {
+    let plain = ui::plain(text);
+    match plain.char_indices().nth(MAX_LINE) {
+        Some((end, _)) => format!("{}…", &plain[..end]),
+        None => plain,
+    }
+}
+
+fn hint(text: Option<&str>) {
+    if let Some(text) = text {
+        ui::say(&format!("hint: {}", ui::plain(text)));
+    }
+}
+
+fn hint_of(err: &CliError) -> Option<String> {
+    let text = match err {
+        CliError::Isolation(err) => return err.hint(),
+        CliError::Sandbox(err) => err.hint()?,
+        CliError::Store(err) => return store_hint(err),
+        CliError::Export(crate::export::ExportError::Store(err))
+        | CliError::Import(crate::import::ImportError::Store(err)) => return store_hint(err),
+        CliError::NoDockerfile(_) => "name it with `--file PATH`",
+        CliError::ArchiveToTerminal => "give a file with `--output FILE`, or redirect it",
+        CliError::InputFromTerminal => "give a file with `--input FILE`, or redirect it",
+        CliError::SeveralNames { .. } => "remove its names one by one, or all with `--force`",
+        CliError::NoHome => "say where images are to be kept with `--root DIR`",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn build_hint(err: &BuildError) -> Option<String> {
+    let text = match err {
+        BuildError::NotFound { ignored: true, .. } => "a `.dockerignore` pattern hides it",
+        BuildError::NotFound { .. } => "paths are relative to the build context, or to the stage",
+        BuildError::NoSecret(id) => {
+            return Some(format!("give it with `--secret id={id},src=FILE`"));
+        }
+        BuildError::Sandbox { source, .. } => source.hint()?,
+        BuildError::Store(err) => return store_hint(err),
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn store_hint(err: &StoreError) -> Option<String> {
+    let text = match err {
+        StoreError::Io { source, .. } => match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "free some space, with `mica system prune` for example"
+            }
+            io::ErrorKind::PermissionDenied => "choose another folder with `--root DIR`",
+            io::ErrorKind::ReadOnlyFilesystem => "the store is read-only",
+            _ => return None,
+        },
+        StoreError::NoImage(_) => "`mica images` lists those that are there",
+        StoreError::Newer { .. } => "use a newer mica, or another folder with `--root DIR`",
+        StoreError::Untrusted { .. } => {
+            "others could change its images: make it yours alone, or choose another with `--root DIR`"
+        }
+        StoreError::NoBlob(_)
+        | StoreError::NoLayer(_)
+        | StoreError::DigestMismatch { .. }
+        | StoreError::Damaged { .. } => "`mica system check --repair` finds what is broken",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(text: &str, part: &str) -> String {
+        let start = text.find(part).expect("the part is in the text");
+        let span = Span::new(start, start + part.len());
+        snippet(Level::ERROR, "Dockerfile", text, "it is wrong", &[(span, "here".into())])
+    }
+
+    #[test]
+    fn a_caret_under_the_part() {
+        insta::assert_snapshot!(render("FROM a\nRUNN make\n", "RUNN"), @r"
+        error: it is wrong
+         --> Dockerfile:2:1
+          |
+        2 | RUNN make
+          | ^^^^ here
+        ");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_part() {
+        let text = format!("LABEL a={} b=\u{1b} c={}\n", "x".repeat(100_000), "y".repeat(100_000));
+        let shown = render(&text, "b=");
+        assert!(shown.len() < 1000, "{shown}");
+        assert!(shown.contains("x b=  c=yyy"), "{shown}");
+        assert!(!shown.contains('\u{1b}'), "{shown}");
+    }
+
+    #[test]
+    fn spans_that_fit_nothing_do_no_harm() {
+        for (start, end) in [(0, 0), (1, 400), (500, 600), (3, 2)] {
+            for text in ["", "é", "a\nb\n", "日本語\n"] {
+                let labels = [(Span::new(start, end.max(start)), String::new())];
+                snippet(Level::ERROR, "f", text, "t", &labels);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The images of an archive that is an OCI image layout.
+
+use serde::Deserialize;
+
+use super::ImportError;
+use super::load::Found;
+use super::members::Archive;
+use crate::oci::{Descriptor, ImageConfig, Index, Manifest, MediaType, Platform, Reference};
+use crate::store::StoreError;
+
+/// How deep indexes lead to indexes: `index.json`, then one for several platforms, and some air.
+const MAX_DEPTH: usize = 4;
+
+/// What annotates a whole name, and what only a tag or whatever the writer liked.
+const NAME: &str = "io.containerd.image.name";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// The images that `index.json` leads to, for the platform that mica runs on.
+pub(super) fn images(archive: &Archive, index: &[u8]) -> Result<Vec<Found>, ImportError> {
+    check_version(archive)?;
+    let index = Index::parse(index, &MediaType::ImageIndex)?;
+    let mut found: Vec<Found> = Vec::new();
+    let mut skipped = false;
+    for descriptor in &index.manifests {
+        let Some(manifest) = manifest(archive, descriptor)? else {
+            skipped = true;
+            continue;
+        };
+        let names = name(descriptor)?;
+        let same = |known: &&mut Found| known.manifest.bytes() == manifest.bytes();
+        match found.iter_mut().find(same) {
+            Some(known) => known.names.extend(names),
+            None => found.push(Found { manifest, names: names.into_iter().collect() }),
+        }
+    }
+    if found.is_empty() && (skipped || index.manifests.is_empty()) {
+        return Err(ImportError::NoImage(Platform::host().to_string()));
+    }
+    Ok(found)
+}
+
+fn check_version(archive: &Archive) -> Result<(), ImportError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Layout {
+        image_layout_version: String,
+    }
+    let name = "oci-layout";
+    let Some(bytes) = archive.document(name)? else { return Ok(()) };
+    let layout: Layout =
+        serde_json::from_slice(&bytes).map_err(|source| ImportError::Json { name, source })?;
+    match layout.image_layout_version.as_str() {
+        "1.0.0" => Ok(()),
+        other => Err(ImportError::LayoutVersion(other.chars().take(20).collect())),
+    }
+}
+
+/// The manifest that a descriptor leads to; `None` where there is none for this platform.
+fn manifest(archive: &Archive, descriptor: &Descriptor) -> Result<Option<Manifest>, ImportError> {
+    let mut descriptor = descriptor.clone();
+    for _ in 0..MAX_DEPTH {
+        if !is_for_us(&descriptor) {
+            return Ok(None);
+        }
+        let blob = archive.blob(&descriptor)?;
+        if blob.size > crate::oci::MAX_DOCUMENT_BYTES {
+            let what = descriptor.digest.to_string();
+            return Err(StoreError::TooLarge { what, size: blob.size }.into());
+        }
+        let bytes = std::fs::read(blob.path()).map_err(ImportError::Read)?;
+        if descriptor.is_manifest() {
+            return Ok(Some(Manifest::parse(bytes, &descriptor.media_type)?));
+        }
+        if !descriptor.is_index() {
+            return Ok(None);
+        }
+        let index = Index::parse(&bytes, &descriptor.media_type)?;
+        match index.manifests.into_iter().find(is_for_us) {
+            Some(next) => descriptor = next,
+            None => return Ok(None),
+        }
+    }
+    Err(ImportError::TooDeep(MAX_DEPTH))
+}
+
+/// Attestations have an unknown platform, and what has none is for everybody.
+fn is_for_us(descriptor: &Descriptor) -> bool {
+    let host = Platform::host();
+    descriptor
+        .platform
+        .as_ref()
+        .is_none_or(|p| p.os == host.os && p.architecture == host.architecture)
+        && (descriptor.is_manifest() || descriptor.is_index())
+}
+
+/// The name that annotates an image. A `ref.name` that is only a tag is no name.
+fn name(descriptor: &Descriptor) -> Result<Option<Reference>, ImportError> {
+    if let Some(name) = descriptor.annotations.get(NAME) {
+        return Ok(Some(name.parse()?));
+    }
+    let Some(name) = descriptor.annotations.get(REF_NAME) else { return Ok(None) };
+    let reference: Reference = match name.parse() {
+        Ok(reference) => reference,
+        // A tag may look like no name at all.
+        Err(_) if !name.contains(['/', ':']) => return Ok(None),
+        Err(err) => return Err(err.into()),
+    };
+    Ok(name.contains(['/', ':']).then_some(reference))
+}
+
+/// The config of an image, and all layers there and as said.
+pub(super) fn check(archive: &Archive, manifest: &Manifest) -> Result<ImageConfig, ImportError> {
+    let descriptor = manifest.config();
+    let blob = archive.blob(descriptor)?;
+    if blob.size > crate::oci::MAX_DOCUMENT_BYTES {
+        let what = descriptor.digest.to_string();
+        return Err(StoreError::TooLarge { what, size: blob.size }.into());
+    }
+    let config = ImageConfig::parse(&std::fs::read(blob.path()).map_err(ImportError::Read)?)?;
+    let wrong = crate::oci::validate(manifest, &config);
+    if !wrong.is_empty() {
+        return Err(StoreError::Invalid(wrong).into());
+    }
+    for (layer, diff_id) in manifest.layers().iter().zip(&config.rootfs.diff_ids) {
+        let blob = archive.blob(layer)?;
+        // A plain tar's digest is its diff ID; others are held against it when they are unpacked.
+        if layer.media_type == MediaType::ImageLayer && blob.digest != diff_id.0 {
+            let what = "a layer of the archive".to_owned();
+            let (expected, found) = (diff_id.0, blob.digest);
+            return Err(StoreError::DigestMismatch { what, expected, found }.into());
+        }
+    }
+    Ok(config)
+}
