@@ -16,7 +16,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -35,6 +35,7 @@ pub(super) fn new_mount(
     flags: MountAttrFlags,
 ) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", kind)?;
     for (key, value) in options {
         fsconfig_set_string(&context, *key, *value)?;
     }
@@ -65,18 +66,21 @@ pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, SetupError> {
         .during_on(Step::MountRoot, path)
 }
 
-/// A private tmpfs, outside of the root: the layer of mount points, and files to be bound.
+/// A private tmpfs on the old root: places to attach mounts to, the layer of mount points, and files
+/// to be bound.
+///
+/// Paths that are looked up from the old root don't cross what is mounted on it, nobody else sees it,
+/// and the pivot lets go of it.
 pub(super) struct Scratch {
     mount: OwnedFd,
 }
 
 impl Scratch {
-    /// Mounts it on `place`, which nobody else sees.
-    pub(super) fn new(place: impl AsFd) -> Result<Self, SetupError> {
+    pub(super) fn new() -> Result<Self, SetupError> {
         let mount = new_mount("tmpfs", &[("mode", "755")], MountAttrFlags::empty())
             .during(Step::MountRoot)?;
         // Attached, since kernels before 6.15 make no overlay of a detached mount.
-        attach(&mount, place).during(Step::MountRoot)?;
+        attach(&mount, open_directory(Path::new("/"))?).during(Step::MountRoot)?;
         Ok(Self { mount })
     }
 
@@ -163,6 +167,11 @@ pub(super) fn mount_layers(
             return Err(SetupError::Invalid { reason: reason.to_owned() });
         }
     };
+    if let Some((_, work)) = &upper {
+        // Left by an earlier mount of the same directories, which the kernel would refuse for it.
+        // What a crash may have lost is for the owner of the directories to know.
+        let _absent = unlinkat(work, "work/incompat/volatile", AtFlags::REMOVEDIR);
+    }
     let lowers: Vec<&OwnedFd> = lowers.iter().chain(base).collect();
     let upper = upper.as_ref();
     let path = layers.upper.as_ref().or(layers.lowers.first()).cloned().unwrap_or_default();
@@ -196,6 +205,7 @@ fn configure(
         Naming::Descriptor => fsconfig_set_fd(&context, key, fd),
         Naming::Path => fsconfig_set_string(&context, key, by_descriptor(fd)),
     };
+    fsconfig_set_string(&context, "source", "overlay")?;
     fsconfig_set_flag(&context, "userxattr")?;
     fsconfig_set_string(&context, "xino", "on")?;
     for lower in lowers {
@@ -248,7 +258,7 @@ pub(super) fn mount_source(
     source: &Overlay,
     path: &Path,
     read_only: bool,
-    place: &OwnedFd,
+    place: impl FnOnce() -> rustix::io::Result<OwnedFd>,
 ) -> Result<OwnedFd, SetupError> {
     let step = Step::Mount;
     let whole = match (&source.lowers[..], &source.upper) {
@@ -256,7 +266,7 @@ pub(super) fn mount_source(
         _ => {
             let mount = mount_layers(source, None, MountAttrFlags::MOUNT_ATTR_NODEV)?;
             // Attached, since kernels before 6.15 clone nothing out of a detached mount.
-            attach(&mount, place).during_on(step, path)?;
+            place().and_then(|place| attach(&mount, place)).during_on(step, path)?;
             mount
         }
     };
@@ -280,9 +290,10 @@ pub(super) fn enter_mount_namespace() -> Result<(), SetupError> {
 /// Makes `root` the root of this mount namespace and lets go of everything else.
 pub(super) fn pivot(root: &OwnedFd) -> Result<(), SetupError> {
     // The old root ends up on top of the new one, from where it is detached: no directory of the
-    // image is needed for it.
+    // image is needed for it. The scratch file system lies on top of it in turn.
     rustix::process::fchdir(root).during(Step::PivotRoot)?;
     rustix::process::pivot_root(".", ".").during(Step::PivotRoot)?;
+    unmount(".", UnmountFlags::DETACH).during(Step::PivotRoot)?;
     unmount(".", UnmountFlags::DETACH).during(Step::PivotRoot)?;
     rustix::process::chdir("/").during(Step::PivotRoot)
 }

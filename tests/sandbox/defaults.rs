@@ -75,7 +75,8 @@ fn forbidden_calls(env: &Env) -> Result<(), String> {
         "busybox unshare -m true 2>&1; busybox mount -t tmpfs none /tmp 2>&1; \
          busybox umount /proc 2>&1; busybox chroot / true && echo chroot; busybox dmesg 2>&1; true",
     );
-    assert_eq!(out.matches("not permitted").count(), 4, "{out}");
+    let refused = |line: &&str| line.contains("not permitted") || line.contains("denied");
+    assert_eq!(out.lines().filter(refused).count(), 4, "{out}");
     assert!(out.contains("chroot"), "{out}");
     Ok(())
 }
@@ -104,8 +105,10 @@ fn proc(env: &Env) -> Result<(), String> {
         "for f in sys/kernel/domainname sysrq-trigger irq/default_smp_affinity; do \
          echo x 2>&1 > /proc/$f; done 2>&1; true",
     );
-    assert_eq!(out.matches("Read-only file system").count(), out.lines().count(), "{out}");
-    assert!(!out.is_empty());
+    // A kernel may lack one or the other.
+    let lines: Vec<&str> = out.lines().filter(|it| !it.contains("nonexistent")).collect();
+    assert!(!lines.is_empty());
+    assert!(lines.iter().all(|it| it.contains("Read-only file system")), "{out}");
     Ok(())
 }
 
@@ -116,6 +119,11 @@ fn sys(env: &Env) -> Result<(), String> {
     );
     assert!(out.contains("sysfs /sys sysfs ro,nosuid,nodev,noexec"), "{out}");
     assert!(!out.contains("dmi"), "{out}");
+    assert_eq!(out.matches(" /sys ").count(), 1, "{out}");
+    let all = env.shell("cat /proc/self/mountinfo");
+    for outer in ["/var", "/mnt", "/boot"] {
+        assert!(!all.contains(&format!(" {outer} ")), "a mount of the host is left:\n{all}");
+    }
     Ok(())
 }
 
