@@ -168,9 +168,7 @@ pub(super) fn mount_layers(
         }
     };
     if let Some((_, work)) = &upper {
-        // Left by an earlier mount of the same directories, which the kernel would refuse for it.
-        // What a crash may have lost is for the owner of the directories to know.
-        let _absent = unlinkat(work, "work/incompat/volatile", AtFlags::REMOVEDIR);
+        forget_volatile(work);
     }
     let lowers: Vec<&OwnedFd> = lowers.iter().chain(base).collect();
     let upper = upper.as_ref();
@@ -185,6 +183,14 @@ pub(super) fn mount_layers(
         other => other,
     }
     .during_on(Step::MountRoot, path)
+}
+
+/// Removes the mark of an earlier volatile mount, for which the kernel would refuse another one.
+///
+/// What a crash may have lost since is for the owner of the directories to know.
+fn forget_volatile(work: &OwnedFd) {
+    let _absent = unlinkat(work, "work/incompat/volatile/dirty", AtFlags::empty());
+    let _absent = unlinkat(work, "work/incompat/volatile", AtFlags::REMOVEDIR);
 }
 
 /// How a layer is told to the kernel.
