@@ -236,7 +236,9 @@ fn mount_by_string(
     let mut options = format!("userxattr,xino=on,lowerdir={}", names.join(":"));
     if let Some((upper, work)) = upper {
         let (upper, work) = (by_descriptor(upper), by_descriptor(work));
-        options += &format!(",upperdir={upper},workdir={work},volatile");
+        for part in [",upperdir=", &upper, ",workdir=", &work, ",volatile"] {
+            options.push_str(part);
+        }
     }
     let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
     // mount(2) knows no detached mounts: it goes onto a directory that this namespace has, and is
@@ -267,14 +269,13 @@ pub(super) fn mount_source(
     place: impl FnOnce() -> rustix::io::Result<OwnedFd>,
 ) -> Result<OwnedFd, SetupError> {
     let step = Step::Mount;
-    let whole = match (&source.lowers[..], &source.upper) {
-        ([directory], None) => open_directory(directory)?,
-        _ => {
-            let mount = mount_layers(source, None, MountAttrFlags::MOUNT_ATTR_NODEV)?;
-            // Attached, since kernels before 6.15 clone nothing out of a detached mount.
-            place().and_then(|place| attach(&mount, place)).during_on(step, path)?;
-            mount
-        }
+    let whole = if let ([directory], None) = (&source.lowers[..], &source.upper) {
+        open_directory(directory)?
+    } else {
+        let mount = mount_layers(source, None, MountAttrFlags::MOUNT_ATTR_NODEV)?;
+        // Attached, since kernels before 6.15 clone nothing out of a detached mount.
+        place().and_then(|place| attach(&mount, place)).during_on(step, path)?;
+        mount
     };
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
