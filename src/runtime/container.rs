@@ -59,9 +59,8 @@ fn mount_all(spec: &ExecSpec, socket: &UnixStream) -> Result<(OwnedFd, OwnedFd),
     let files = ["/etc/hosts", "/etc/resolv.conf"].map(|path| (Path::new(path), false));
     let others = extra.iter().map(|(_, target, directory)| (*target, *directory));
     rootfs::lay_out(&points, system.into_iter().chain(files).chain(others))?;
-    let root = rootfs::mount_layers(&spec.rootfs, Some(&points), MountAttrFlags::MOUNT_ATTR_NODEV)?;
-    let place = scratch.directory("root").during(Step::MountRoot)?;
-    rootfs::attach(&root, place).during(Step::MountRoot)?;
+    let place = scratch.place("root").during(Step::MountRoot)?;
+    let root = rootfs::mount_layers(&spec.rootfs, Some(&points), &place)?;
 
     let upper = spec.rootfs.upper.as_deref();
     let mut targets = Targets { root: &root, upper, stubs: Vec::new() };
@@ -108,8 +107,9 @@ fn extra_mounts<'a>(
         let target = mount.target().as_path();
         let fd = match mount {
             SandboxMount::Bind { source, path, read_only, .. } => {
-                let place = || scratch.directory(&format!("source{index}"));
-                rootfs::mount_source(source, path, *read_only, place)?
+                let place =
+                    scratch.place(&format!("source{index}")).during_on(Step::Mount, path)?;
+                rootfs::mount_source(source, path, *read_only, &place)?
             }
             SandboxMount::Tmpfs { size, mode, .. } => {
                 let mode = format!("{mode:o}");

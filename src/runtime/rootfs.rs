@@ -14,7 +14,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2, unlinkat};
 use rustix::io::Errno;
@@ -91,6 +91,12 @@ impl Scratch {
         openat(&self.mount, name, flags, Mode::empty())
     }
 
+    /// Makes an empty directory in it, as a path that crosses what is mounted there.
+    pub(super) fn place(&self, name: &str) -> rustix::io::Result<PathBuf> {
+        mkdirat(&self.mount, name, Mode::from_raw_mode(0o755))?;
+        Ok(PathBuf::from(by_descriptor(&self.mount)).join(name))
+    }
+
     /// Makes a file in it; returns a read-only mount of it.
     pub(super) fn file(
         &self,
@@ -149,11 +155,11 @@ fn make(layer: &OwnedFd, path: &Path, directory: bool) -> Result<(), SetupError>
     }
 }
 
-/// Mounts an overlay of layers, detached, over the additional lowest directory `base` if any.
+/// Mounts an overlay of layers on `place`, over the additional lowest directory `base` if any.
 pub(super) fn mount_layers(
     layers: &Overlay,
     base: Option<&OwnedFd>,
-    flags: MountAttrFlags,
+    place: &Path,
 ) -> Result<OwnedFd, SetupError> {
     let mut lowers = Vec::with_capacity(layers.lowers.len() + 1);
     for lower in &layers.lowers {
@@ -173,16 +179,22 @@ pub(super) fn mount_layers(
     let lowers: Vec<&OwnedFd> = lowers.iter().chain(base).collect();
     let upper = upper.as_ref();
     let path = layers.upper.as_ref().or(layers.lowers.first()).cloned().unwrap_or_default();
-    match configure(&lowers, upper, Naming::Descriptor, flags) {
+    let mounted = match configure(&lowers, upper, Naming::Descriptor) {
         // `lowerdir+` by descriptor came with 6.13, by path with 6.5. Other mistakes are EINVAL
         // too; they fail in the older ways as well.
-        Err(Errno::INVAL) => match configure(&lowers, upper, Naming::Path, flags) {
-            Err(Errno::INVAL) => mount_by_string(&lowers, upper, flags),
-            other => other,
+        Err(Errno::INVAL) => match configure(&lowers, upper, Naming::Path) {
+            Err(Errno::INVAL) => mount_by_string(&lowers, upper, place),
+            other => other.and_then(|mount| attach_to_path(mount, place)),
         },
-        other => other,
-    }
-    .during_on(Step::MountRoot, path)
+        other => other.and_then(|mount| attach_to_path(mount, place)),
+    };
+    mounted.during_on(Step::MountRoot, path)
+}
+
+fn attach_to_path(mount: OwnedFd, place: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", rustix::fs::CWD, place, flags)?;
+    Ok(mount)
 }
 
 /// Removes the mark of an earlier volatile mount, for which the kernel would refuse another one.
@@ -204,7 +216,6 @@ fn configure(
     lowers: &[&OwnedFd],
     upper: Option<&(OwnedFd, OwnedFd)>,
     naming: Naming,
-    flags: MountAttrFlags,
 ) -> rustix::io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key: &str, fd: &OwnedFd| match naming {
@@ -223,14 +234,14 @@ fn configure(
         fsconfig_set_flag(&context, "volatile")?;
     }
     fsconfig_create(&context)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
 /// The way of kernels before 6.5: one string of at most a page, so paths have to be short.
 fn mount_by_string(
     lowers: &[&OwnedFd],
     upper: Option<&(OwnedFd, OwnedFd)>,
-    flags: MountAttrFlags,
+    place: &Path,
 ) -> rustix::io::Result<OwnedFd> {
     let names: Vec<_> = lowers.iter().map(|fd| by_descriptor(fd)).collect();
     let mut options = format!("userxattr,xino=on,lowerdir={}", names.join(":"));
@@ -241,20 +252,8 @@ fn mount_by_string(
         }
     }
     let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
-    // mount(2) knows no detached mounts: it goes onto a directory that this namespace has, and is
-    // taken from there.
-    let place = by_descriptor(lowers.last().ok_or(Errno::INVAL)?);
-    mount("overlay", &*place, "overlay", MountFlags::empty(), &*options)?;
-    let mount = open_tree(
-        rustix::fs::CWD,
-        &*place,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-    );
-    unmount(&*place, UnmountFlags::DETACH)?;
-    let mount = mount?;
-    sys::mount_setattr(&mount, u64::from(flags.bits()), false)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(mount)
+    mount("overlay", place, "overlay", MountFlags::NODEV, &*options)?;
+    open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn by_descriptor(fd: &OwnedFd) -> String {
@@ -266,16 +265,14 @@ pub(super) fn mount_source(
     source: &Overlay,
     path: &Path,
     read_only: bool,
-    place: impl FnOnce() -> rustix::io::Result<OwnedFd>,
+    place: &Path,
 ) -> Result<OwnedFd, SetupError> {
     let step = Step::Mount;
     let whole = if let ([directory], None) = (&source.lowers[..], &source.upper) {
         open_directory(directory)?
     } else {
-        let mount = mount_layers(source, None, MountAttrFlags::MOUNT_ATTR_NODEV)?;
         // Attached, since kernels before 6.15 clone nothing out of a detached mount.
-        place().and_then(|place| attach(&mount, place)).during_on(step, path)?;
-        mount
+        mount_layers(source, None, place)?
     };
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
