@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a terminal is carried both ways", terminal),
     ("a flood of output stays in bounds", flood),
     ("many runs at once", parallel),
+    ("the binary of mica can't be written", own_binary),
     ("insecure lifts what sandbox forbids", insecure),
     ("mounts of the host stay as they were", host_mounts),
     ("a run takes milliseconds", speed),
@@ -197,4 +198,26 @@ fn speed(env: &Env) {
         .collect();
     times.sort();
     println!("  median {:?}, fastest {:?}", times[times.len() / 2], times[0]);
+}
+
+/// What CVE-2019-5736 did: become the runtime's binary by an interpreter line, then write to it.
+fn own_binary(env: &Env) {
+    use std::os::unix::fs::PermissionsExt;
+    let layer = env.fresh();
+    let script = layer.join("again");
+    std::fs::write(&script, "#!/proc/self/exe\n").expect("a script");
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("to mark it");
+    let program = std::env::current_exe().expect("this program");
+    let before = std::fs::metadata(&program).and_then(|it| it.modified()).expect("its time");
+    let mut step = env.step_over(
+        &[&layer],
+        "/again & for i in 1 2 3 4 5 6; do for p in /proc/[0-9]*; do \
+         (echo x >> $p/exe) 2>/dev/null; done; done; wait; true",
+    );
+    env.expect(&step);
+    step = env.step_over(&[&layer], "");
+    step.spec.argv = vec!["/again".into()];
+    drop(env.run(&step.spec));
+    let after = std::fs::metadata(&program).and_then(|it| it.modified()).expect("its time");
+    assert_eq!(before, after);
 }
