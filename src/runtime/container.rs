@@ -52,18 +52,15 @@ pub(super) fn run(
 
 /// Mounts the root with everything in it; returns it and its `/dev`.
 fn mount_all(spec: &ExecSpec, socket: &UnixStream) -> Result<(OwnedFd, OwnedFd), SetupError> {
-    // What has to be attached somewhere goes onto the old root itself: paths that are looked up from
-    // there don't cross it, nobody else sees it, and the pivot lets go of it.
-    let place = rootfs::open_directory(Path::new("/"))?;
-    let scratch = Scratch::new(&place)?;
-    let extra = extra_mounts(spec, &scratch, &place)?;
+    let scratch = Scratch::new()?;
+    let extra = extra_mounts(spec, &scratch)?;
     let points = scratch.directory("points").during(Step::MountRoot)?;
     let system = ["/proc", "/sys", "/dev"].map(|path| (Path::new(path), true));
     let files = ["/etc/hosts", "/etc/resolv.conf"].map(|path| (Path::new(path), false));
     let others = extra.iter().map(|(_, target, directory)| (*target, *directory));
     rootfs::lay_out(&points, system.into_iter().chain(files).chain(others))?;
-    let root = rootfs::mount_layers(&spec.rootfs, Some(&points), MountAttrFlags::MOUNT_ATTR_NODEV)?;
-    rootfs::attach(&root, &place).during(Step::MountRoot)?;
+    let place = scratch.place("root").during(Step::MountRoot)?;
+    let root = rootfs::mount_layers(&spec.rootfs, Some(&points), &place)?;
 
     let upper = spec.rootfs.upper.as_deref();
     let mut targets = Targets { root: &root, upper, stubs: Vec::new() };
@@ -104,14 +101,15 @@ fn mount_into(
 fn extra_mounts<'a>(
     spec: &'a ExecSpec,
     scratch: &Scratch,
-    place: &OwnedFd,
 ) -> Result<Vec<(OwnedFd, &'a Path, bool)>, SetupError> {
     let mut mounts = Vec::with_capacity(spec.mounts.len());
     for (index, mount) in spec.mounts.iter().enumerate() {
         let target = mount.target().as_path();
         let fd = match mount {
             SandboxMount::Bind { source, path, read_only, .. } => {
-                rootfs::mount_source(source, path, *read_only, place)?
+                let place =
+                    scratch.place(&format!("source{index}")).during_on(Step::Mount, path)?;
+                rootfs::mount_source(source, path, *read_only, &place)?
             }
             SandboxMount::Tmpfs { size, mode, .. } => {
                 let mode = format!("{mode:o}");

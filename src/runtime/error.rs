@@ -198,14 +198,14 @@ pub(super) trait During<T> {
 
 impl<T, E: Into<std::io::Error>> During<T> for Result<T, E> {
     fn during(self, step: Step) -> Result<T, SetupError> {
-        self.map_err(|error| SetupError::Kernel { step, path: None, errno: errno(error.into()) })
+        self.map_err(|error| SetupError::Kernel { step, path: None, errno: errno(&error.into()) })
     }
 
     fn during_on(self, step: Step, path: impl Into<PathBuf>) -> Result<T, SetupError> {
         self.map_err(|error| SetupError::Kernel {
             step,
             path: Some(displayable(&path.into())),
-            errno: errno(error.into()),
+            errno: errno(&error.into()),
         })
     }
 }
@@ -215,6 +215,6 @@ pub(super) fn displayable(path: &std::path::Path) -> PathBuf {
     PathBuf::from(path.to_string_lossy().into_owned())
 }
 
-fn errno(error: std::io::Error) -> i32 {
+fn errno(error: &std::io::Error) -> i32 {
     error.raw_os_error().unwrap_or(nix::libc::EIO)
 }

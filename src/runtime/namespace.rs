@@ -172,7 +172,7 @@ impl Run {
             stop.follow(ready.request, ready.order, &self.socket);
         }
         if let Some(mut relay) = self.relay.take() {
-            relay.drain(&mut piece, output)?;
+            relay.drain(&mut piece, output);
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ const OPEN_FILES: rlim_t = 1 << 20;
 
 /// Sets limits, filter, capabilities and user, in the one order that works.
 ///
-/// The filter is loaded while CAP_SYS_ADMIN is there, since it would need `no_new_privs` otherwise,
+/// The filter is loaded while `CAP_SYS_ADMIN` is there, since it would need `no_new_privs` otherwise,
 /// which `sudo` and `ping` in an image don't survive. What follows it is allowed by it.
 pub(super) fn drop_to(spec: &ExecSpec, user: &User) -> Result<(), SetupError> {
     set_limits(&spec.ulimits)?;

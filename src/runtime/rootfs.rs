@@ -14,9 +14,9 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -35,6 +35,7 @@ pub(super) fn new_mount(
     flags: MountAttrFlags,
 ) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", kind)?;
     for (key, value) in options {
         fsconfig_set_string(&context, *key, *value)?;
     }
@@ -65,18 +66,21 @@ pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, SetupError> {
         .during_on(Step::MountRoot, path)
 }
 
-/// A private tmpfs, outside of the root: the layer of mount points, and files to be bound.
+/// A private tmpfs on the old root: places to attach mounts to, the layer of mount points, and files
+/// to be bound.
+///
+/// Paths that are looked up from the old root don't cross what is mounted on it, nobody else sees it,
+/// and the pivot lets go of it.
 pub(super) struct Scratch {
     mount: OwnedFd,
 }
 
 impl Scratch {
-    /// Mounts it on `place`, which nobody else sees.
-    pub(super) fn new(place: impl AsFd) -> Result<Self, SetupError> {
+    pub(super) fn new() -> Result<Self, SetupError> {
         let mount = new_mount("tmpfs", &[("mode", "755")], MountAttrFlags::empty())
             .during(Step::MountRoot)?;
         // Attached, since kernels before 6.15 make no overlay of a detached mount.
-        attach(&mount, place).during(Step::MountRoot)?;
+        attach(&mount, open_directory(Path::new("/"))?).during(Step::MountRoot)?;
         Ok(Self { mount })
     }
 
@@ -85,6 +89,12 @@ impl Scratch {
         mkdirat(&self.mount, name, Mode::from_raw_mode(0o755))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat(&self.mount, name, flags, Mode::empty())
+    }
+
+    /// Makes an empty directory in it, as a path that crosses what is mounted there.
+    pub(super) fn place(&self, name: &str) -> rustix::io::Result<PathBuf> {
+        mkdirat(&self.mount, name, Mode::from_raw_mode(0o755))?;
+        Ok(PathBuf::from(by_descriptor(&self.mount)).join(name))
     }
 
     /// Makes a file in it; returns a read-only mount of it.
@@ -145,11 +155,11 @@ fn make(layer: &OwnedFd, path: &Path, directory: bool) -> Result<(), SetupError>
     }
 }
 
-/// Mounts an overlay of layers, detached, over the additional lowest directory `base` if any.
+/// Mounts an overlay of layers on `place`, over the additional lowest directory `base` if any.
 pub(super) fn mount_layers(
     layers: &Overlay,
     base: Option<&OwnedFd>,
-    flags: MountAttrFlags,
+    place: &Path,
 ) -> Result<OwnedFd, SetupError> {
     let mut lowers = Vec::with_capacity(layers.lowers.len() + 1);
     for lower in &layers.lowers {
@@ -163,19 +173,36 @@ pub(super) fn mount_layers(
             return Err(SetupError::Invalid { reason: reason.to_owned() });
         }
     };
+    if let Some((_, work)) = &upper {
+        forget_volatile(work);
+    }
     let lowers: Vec<&OwnedFd> = lowers.iter().chain(base).collect();
     let upper = upper.as_ref();
     let path = layers.upper.as_ref().or(layers.lowers.first()).cloned().unwrap_or_default();
-    match configure(&lowers, upper, Naming::Descriptor, flags) {
+    let mounted = match configure(&lowers, upper, Naming::Descriptor) {
         // `lowerdir+` by descriptor came with 6.13, by path with 6.5. Other mistakes are EINVAL
         // too; they fail in the older ways as well.
-        Err(Errno::INVAL) => match configure(&lowers, upper, Naming::Path, flags) {
-            Err(Errno::INVAL) => mount_by_string(&lowers, upper, flags),
-            other => other,
+        Err(Errno::INVAL) => match configure(&lowers, upper, Naming::Path) {
+            Err(Errno::INVAL) => mount_by_string(&lowers, upper, place),
+            other => other.and_then(|mount| attach_to_path(mount, place)),
         },
-        other => other,
-    }
-    .during_on(Step::MountRoot, path)
+        other => other.and_then(|mount| attach_to_path(mount, place)),
+    };
+    mounted.during_on(Step::MountRoot, path)
+}
+
+fn attach_to_path(mount: OwnedFd, place: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", rustix::fs::CWD, place, flags)?;
+    Ok(mount)
+}
+
+/// Removes the mark of an earlier volatile mount, for which the kernel would refuse another one.
+///
+/// What a crash may have lost since is for the owner of the directories to know.
+fn forget_volatile(work: &OwnedFd) {
+    let _absent = unlinkat(work, "work/incompat/volatile/dirty", AtFlags::empty());
+    let _absent = unlinkat(work, "work/incompat/volatile", AtFlags::REMOVEDIR);
 }
 
 /// How a layer is told to the kernel.
@@ -189,13 +216,13 @@ fn configure(
     lowers: &[&OwnedFd],
     upper: Option<&(OwnedFd, OwnedFd)>,
     naming: Naming,
-    flags: MountAttrFlags,
 ) -> rustix::io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key: &str, fd: &OwnedFd| match naming {
         Naming::Descriptor => fsconfig_set_fd(&context, key, fd),
         Naming::Path => fsconfig_set_string(&context, key, by_descriptor(fd)),
     };
+    fsconfig_set_string(&context, "source", "overlay")?;
     fsconfig_set_flag(&context, "userxattr")?;
     fsconfig_set_string(&context, "xino", "on")?;
     for lower in lowers {
@@ -207,36 +234,26 @@ fn configure(
         fsconfig_set_flag(&context, "volatile")?;
     }
     fsconfig_create(&context)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
 /// The way of kernels before 6.5: one string of at most a page, so paths have to be short.
 fn mount_by_string(
     lowers: &[&OwnedFd],
     upper: Option<&(OwnedFd, OwnedFd)>,
-    flags: MountAttrFlags,
+    place: &Path,
 ) -> rustix::io::Result<OwnedFd> {
     let names: Vec<_> = lowers.iter().map(|fd| by_descriptor(fd)).collect();
     let mut options = format!("userxattr,xino=on,lowerdir={}", names.join(":"));
     if let Some((upper, work)) = upper {
         let (upper, work) = (by_descriptor(upper), by_descriptor(work));
-        options += &format!(",upperdir={upper},workdir={work},volatile");
+        for part in [",upperdir=", &upper, ",workdir=", &work, ",volatile"] {
+            options.push_str(part);
+        }
     }
     let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
-    // mount(2) knows no detached mounts: it goes onto a directory that this namespace has, and is
-    // taken from there.
-    let place = by_descriptor(lowers.last().ok_or(Errno::INVAL)?);
-    mount("overlay", &*place, "overlay", MountFlags::empty(), &*options)?;
-    let mount = open_tree(
-        rustix::fs::CWD,
-        &*place,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-    );
-    unmount(&*place, UnmountFlags::DETACH)?;
-    let mount = mount?;
-    sys::mount_setattr(&mount, u64::from(flags.bits()), false)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(mount)
+    mount("overlay", place, "overlay", MountFlags::NODEV, &*options)?;
+    open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn by_descriptor(fd: &OwnedFd) -> String {
@@ -248,17 +265,14 @@ pub(super) fn mount_source(
     source: &Overlay,
     path: &Path,
     read_only: bool,
-    place: &OwnedFd,
+    place: &Path,
 ) -> Result<OwnedFd, SetupError> {
     let step = Step::Mount;
-    let whole = match (&source.lowers[..], &source.upper) {
-        ([directory], None) => open_directory(directory)?,
-        _ => {
-            let mount = mount_layers(source, None, MountAttrFlags::MOUNT_ATTR_NODEV)?;
-            // Attached, since kernels before 6.15 clone nothing out of a detached mount.
-            attach(&mount, place).during_on(step, path)?;
-            mount
-        }
+    let whole = if let ([directory], None) = (&source.lowers[..], &source.upper) {
+        open_directory(directory)?
+    } else {
+        // Attached, since kernels before 6.15 clone nothing out of a detached mount.
+        mount_layers(source, None, place)?
     };
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -280,9 +294,10 @@ pub(super) fn enter_mount_namespace() -> Result<(), SetupError> {
 /// Makes `root` the root of this mount namespace and lets go of everything else.
 pub(super) fn pivot(root: &OwnedFd) -> Result<(), SetupError> {
     // The old root ends up on top of the new one, from where it is detached: no directory of the
-    // image is needed for it.
+    // image is needed for it. The scratch file system lies on top of it in turn.
     rustix::process::fchdir(root).during(Step::PivotRoot)?;
     rustix::process::pivot_root(".", ".").during(Step::PivotRoot)?;
+    unmount(".", UnmountFlags::DETACH).during(Step::PivotRoot)?;
     unmount(".", UnmountFlags::DETACH).during(Step::PivotRoot)?;
     rustix::process::chdir("/").during(Step::PivotRoot)
 }

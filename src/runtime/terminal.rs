@@ -74,11 +74,10 @@ impl Relay {
     }
 
     /// Carries what the process wrote last, until its side is closed.
-    pub(super) fn drain(&mut self, piece: &mut [u8], output: Output<'_>) -> std::io::Result<()> {
+    pub(super) fn drain(&mut self, piece: &mut [u8], output: Output<'_>) {
         while self.master.as_ref().is_some_and(ready) {
             self.carry_out(piece, output);
         }
-        Ok(())
     }
 
     fn carry_out(&mut self, piece: &mut [u8], output: Output<'_>) {

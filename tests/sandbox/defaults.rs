@@ -41,7 +41,7 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
     line.and_then(|it| it.strip_prefix(':')).map(str::trim).expect(name)
 }
 
-fn capabilities(env: &Env) -> Result<(), String> {
+fn capabilities(env: &Env) {
     let status = status(env, "");
     for set in ["CapPrm", "CapEff", "CapBnd"] {
         assert_eq!(field(&status, set), "00000000a80425fb", "{set}");
@@ -49,10 +49,9 @@ fn capabilities(env: &Env) -> Result<(), String> {
     for set in ["CapInh", "CapAmb"] {
         assert_eq!(field(&status, set), "0000000000000000", "{set}");
     }
-    Ok(())
 }
 
-fn other_user(env: &Env) -> Result<(), String> {
+fn other_user(env: &Env) {
     let status = status(env, "app");
     assert_eq!(field(&status, "CapBnd"), "00000000a80425fb");
     assert_eq!(field(&status, "CapEff"), "0000000000000000");
@@ -60,27 +59,25 @@ fn other_user(env: &Env) -> Result<(), String> {
     assert_eq!(field(&status, "Uid"), "1000\t1000\t1000\t1000");
     assert_eq!(field(&status, "Gid"), "1001\t1001\t1001\t1001");
     assert_eq!(field(&status, "Groups"), "55 1001");
-    Ok(())
 }
 
-fn filter(env: &Env) -> Result<(), String> {
+fn filter(env: &Env) {
     let status = status(env, "");
     assert_eq!(field(&status, "NoNewPrivs"), "0");
     assert_eq!(field(&status, "Seccomp"), "2");
-    Ok(())
 }
 
-fn forbidden_calls(env: &Env) -> Result<(), String> {
+fn forbidden_calls(env: &Env) {
     let out = env.shell(
         "busybox unshare -m true 2>&1; busybox mount -t tmpfs none /tmp 2>&1; \
          busybox umount /proc 2>&1; busybox chroot / true && echo chroot; busybox dmesg 2>&1; true",
     );
-    assert_eq!(out.matches("not permitted").count(), 4, "{out}");
+    let refused = |line: &&str| line.contains("not permitted") || line.contains("denied");
+    assert_eq!(out.lines().filter(refused).count(), 4, "{out}");
     assert!(out.contains("chroot"), "{out}");
-    Ok(())
 }
 
-fn namespaces(env: &Env) -> Result<(), String> {
+fn namespaces(env: &Env) {
     let inside = env.shell("cd /proc/self/ns; for n in *; do echo $n $(readlink $n); done");
     for name in ["mnt", "pid", "ipc", "uts", "cgroup"] {
         let link = std::fs::read_link(format!("/proc/self/ns/{name}")).expect("a namespace");
@@ -90,10 +87,9 @@ fn namespaces(env: &Env) -> Result<(), String> {
     }
     let net = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
     assert!(inside.contains(&format!("net {}", net.display())), "the network is the host's");
-    Ok(())
 }
 
-fn proc(env: &Env) -> Result<(), String> {
+fn proc(env: &Env) {
     let out = env.shell(
         "for f in kcore keys timer_list sched_debug latency_stats timer_stats interrupts; do \
          test -e /proc/$f && wc -c < /proc/$f; done; \
@@ -104,22 +100,27 @@ fn proc(env: &Env) -> Result<(), String> {
         "for f in sys/kernel/domainname sysrq-trigger irq/default_smp_affinity; do \
          echo x 2>&1 > /proc/$f; done 2>&1; true",
     );
-    assert_eq!(out.matches("Read-only file system").count(), out.lines().count(), "{out}");
-    assert!(!out.is_empty());
-    Ok(())
+    // A kernel may lack one or the other.
+    let lines: Vec<&str> = out.lines().filter(|it| !it.contains("nonexistent")).collect();
+    assert!(!lines.is_empty());
+    assert!(lines.iter().all(|it| it.contains("Read-only file system")), "{out}");
 }
 
-fn sys(env: &Env) -> Result<(), String> {
+fn sys(env: &Env) {
     let out = env.shell(
         "echo x 2>&1 > /sys/kernel/uevent_helper; ls -A /sys/firmware /sys/fs/cgroup \
          /sys/devices/virtual/powercap 2>&1; grep ' /sys ' /proc/mounts",
     );
     assert!(out.contains("sysfs /sys sysfs ro,nosuid,nodev,noexec"), "{out}");
     assert!(!out.contains("dmi"), "{out}");
-    Ok(())
+    assert_eq!(out.matches(" /sys ").count(), 1, "{out}");
+    let all = env.shell("cat /proc/self/mountinfo");
+    for outer in ["/var", "/mnt", "/boot"] {
+        assert!(!all.contains(&format!(" {outer} ")), "a mount of the host is left:\n{all}");
+    }
 }
 
-fn dev(env: &Env) -> Result<(), String> {
+fn dev(env: &Env) {
     let out = env.shell("ls /dev");
     let expected = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero";
     assert_eq!(out.split_whitespace().collect::<Vec<_>>().join(" "), expected);
@@ -143,18 +144,16 @@ fn dev(env: &Env) -> Result<(), String> {
     ] {
         assert!(out.contains(part), "{part} is not in:\n{out}");
     }
-    Ok(())
 }
 
-fn made_devices(env: &Env) -> Result<(), String> {
+fn made_devices(env: &Env) {
     let out = env.shell(
         "mknod /tmp/sda b 8 0 && cat /tmp/sda; mknod /dev/kmsg c 1 11 && cat /dev/kmsg; echo done",
     );
     assert_eq!(out, "done\n");
-    Ok(())
 }
 
-fn etc(env: &Env) -> Result<(), String> {
+fn etc(env: &Env) {
     let mut step =
         env.step("cat /etc/hosts; echo x >> /etc/hosts || echo refused; grep /etc/ /proc/mounts");
     step.spec.hosts.push(("db".to_owned(), IpAddr::from([10, 1, 2, 3])));
@@ -167,15 +166,13 @@ fn etc(env: &Env) -> Result<(), String> {
     }
     let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     assert_eq!(env.shell("cat /etc/resolv.conf"), host);
-    Ok(())
 }
 
-fn hostname(env: &Env) -> Result<(), String> {
+fn hostname(env: &Env) {
     assert_eq!(env.shell("busybox hostname"), "buildkitsandbox\n");
-    Ok(())
 }
 
-fn limits(env: &Env) -> Result<(), String> {
+fn limits(env: &Env) {
     let mut step = env.step("ulimit -n; ulimit -Hn; ulimit -c; ulimit -l");
     let limit = |resource, soft, hard| Ulimit { resource, soft: Some(soft), hard };
     step.spec.ulimits = vec![
@@ -187,10 +184,9 @@ fn limits(env: &Env) -> Result<(), String> {
     assert!(out.starts_with("100\n200\n0\n"), "{out}");
     let soft: u64 = env.shell("ulimit -n").trim().parse().expect("a number");
     assert!(soft <= 1 << 20);
-    Ok(())
 }
 
-fn descriptors(env: &Env) -> Result<(), String> {
+fn descriptors(env: &Env) {
     // Left open on purpose, as a careless shell would.
     let leak = std::fs::File::open("/").expect("the root");
     let flags = rustix::io::FdFlags::empty();
@@ -200,23 +196,21 @@ fn descriptors(env: &Env) -> Result<(), String> {
     let lines: Vec<&str> = out.lines().collect();
     // ls has a fourth one of its own, for the directory.
     assert_eq!(lines, ["0", "1", "2", "3", "/dev/null", "0"], "{out}");
-    Ok(())
 }
 
-fn environment(env: &Env) -> Result<(), String> {
+fn environment(env: &Env) {
     let mut step = env.step("");
     step.spec.argv = vec!["env".into()];
     step.spec.env.push(("A".into(), "b=c\nd".into()));
     assert_eq!(env.expect(&step), "PATH=/bin\nA=b=c\nd\nHOME=/root\n");
     step = env.step("");
     step.spec.argv = vec!["env".into()];
-    step.spec.user = "app".to_owned();
+    step.spec.user = "app".into();
     step.spec.env.push(("HOME".into(), "/set".into()));
     assert_eq!(env.expect(&step), "PATH=/bin\nHOME=/set\n");
-    Ok(())
 }
 
-fn umask(env: &Env) -> Result<(), String> {
+fn umask(env: &Env) {
     let mut step = env.step("umask; pwd");
     step.spec.cwd = "/home".into();
     assert_eq!(env.expect(&step), "0022\n/home\n");
@@ -228,10 +222,9 @@ fn umask(env: &Env) -> Result<(), String> {
             panic!("{error:?}")
         };
     }
-    Ok(())
 }
 
-fn users(env: &Env) -> Result<(), String> {
+fn users(env: &Env) {
     for (user, expected) in [
         ("", "0 0 0"),
         ("app", "1000 1001 1001 55"),
@@ -244,13 +237,12 @@ fn users(env: &Env) -> Result<(), String> {
         assert_eq!(env.expect(&step).trim(), expected, "{user}");
     }
     let mut step = env.step("");
-    step.spec.user = "ghost".to_owned();
+    step.spec.user = "ghost".into();
     let error = env.run(&step.spec).expect_err("no such user").to_string();
     assert_eq!(error, "unable to find user ghost: no matching entries in passwd file");
-    Ok(())
 }
 
-fn commands(env: &Env) -> Result<(), String> {
+fn commands(env: &Env) {
     let attempt = |command: &str| {
         let mut step = env.step("");
         step.spec.argv = vec![command.into()];
@@ -270,10 +262,9 @@ fn commands(env: &Env) -> Result<(), String> {
     assert_eq!((ran.status, &*ran.stdout, &*ran.stderr), (ExitStatus::Code(42), "out\n", "err\n"));
     let ran = env.run(&env.step("busybox sh -c 'kill -9 $$'; echo $?").spec).expect("to run");
     assert_eq!(ran.stdout.trim(), "137");
-    Ok(())
 }
 
-fn network_none(env: &Env) -> Result<(), String> {
+fn network_none(env: &Env) {
     let mut step =
         env.step("ls /sys/class/net; busybox ip -o addr; busybox ping -c1 -W1 127.0.0.1");
     step.spec.network = Network::None;
@@ -281,10 +272,9 @@ fn network_none(env: &Env) -> Result<(), String> {
     assert!(out.starts_with("lo\n"), "{out}");
     assert!(out.contains("127.0.0.1/8"), "{out}");
     assert!(!out.contains("eth"), "{out}");
-    Ok(())
 }
 
-fn first_process(env: &Env) -> Result<(), String> {
+fn first_process(env: &Env) {
     let mut step = env.step("echo $$; busybox ps -o pid,comm | wc -l; cat");
     step.spec.stdin = Stdin::Null;
     let out = env.expect(&step);
@@ -293,5 +283,4 @@ fn first_process(env: &Env) -> Result<(), String> {
         // A header, the shell, ps and wc.
         assert_eq!(out, "1\n4\n");
     }
-    Ok(())
 }

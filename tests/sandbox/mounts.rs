@@ -25,25 +25,23 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("many layers", many_layers),
 ];
 
-fn nothing(env: &Env) -> Result<(), String> {
+fn nothing(env: &Env) {
     let step = env.step("true");
     env.expect(&step);
     assert_eq!(tree(&step.upper), [""; 0]);
-    Ok(())
 }
 
-fn layer(env: &Env) -> Result<(), String> {
+fn layer(env: &Env) {
     let step = env.step("echo hi > /etc/new; mkdir /made; ln -s x /made/link");
     env.expect(&step);
     assert_eq!(tree(&step.upper), ["etc", "etc/new", "made", "made/link"]);
-    Ok(())
 }
 
 fn tmpfs(target: &str) -> SandboxMount {
     SandboxMount::Tmpfs { target: target.into(), size: None, mode: 0o755 }
 }
 
-fn no_trace(env: &Env) -> Result<(), String> {
+fn no_trace(env: &Env) {
     let mut step = env.step("echo x > /new/deep/dir/x; cat /run/secrets/key; ls -d /mnt/f");
     step.spec.mounts = vec![
         tmpfs("/new/deep/dir"),
@@ -59,10 +57,9 @@ fn no_trace(env: &Env) -> Result<(), String> {
     ];
     assert_eq!(env.expect(&step), "secret\n/mnt/f\n");
     assert_eq!(tree(&step.upper), [""; 0]);
-    Ok(())
 }
 
-fn dangling_link(env: &Env) -> Result<(), String> {
+fn dangling_link(env: &Env) {
     let layer = env.fresh();
     std::fs::create_dir(layer.join("etc")).expect("a directory");
     symlink("../run/resolve/stub.conf", layer.join("etc/resolv.conf")).expect("a link");
@@ -72,10 +69,9 @@ fn dangling_link(env: &Env) -> Result<(), String> {
     step.spec.mounts = vec![tmpfs("/cache")];
     assert_eq!(env.expect(&step), "/cache/.\n");
     assert_eq!(tree(&step.upper), [""; 0]);
-    Ok(())
 }
 
-fn whiteout(env: &Env) -> Result<(), String> {
+fn whiteout(env: &Env) {
     let first = env.step("rm -r /home; rm -r /etc; mkdir /etc; rm -r /root; mkdir -p /root/kept");
     env.expect(&first);
     let mut step =
@@ -88,10 +84,9 @@ fn whiteout(env: &Env) -> Result<(), String> {
     assert!(left.iter().all(|it| ["etc", "root", "root/kept"].contains(&it.as_str())), "{left:?}");
     let after = std::fs::metadata(step.upper.join("etc")).map_or(before, |it| it.mtime_nsec());
     assert_eq!(before, after);
-    Ok(())
 }
 
-fn hostile_links(env: &Env) -> Result<(), String> {
+fn hostile_links(env: &Env) {
     for name in ["proc", "sys", "dev"] {
         let (layer, canary) = (env.fresh(), env.fresh());
         std::fs::write(canary.join("secret.txt"), "secret").expect("a canary");
@@ -102,10 +97,9 @@ fn hostile_links(env: &Env) -> Result<(), String> {
         assert_eq!(tree(&canary), ["secret.txt"]);
         assert_eq!(tree(&step.upper), [""; 0]);
     }
-    Ok(())
 }
 
-fn hostile_etc(env: &Env) -> Result<(), String> {
+fn hostile_etc(env: &Env) {
     let (layer, canary) = (env.fresh(), env.fresh());
     std::fs::write(canary.join("hosts"), "secret").expect("a canary");
     symlink(&canary, layer.join("etc")).expect("a link");
@@ -114,14 +108,13 @@ fn hostile_etc(env: &Env) -> Result<(), String> {
     assert_eq!(tree(&canary), ["hosts"]);
     assert_eq!(std::fs::read_to_string(canary.join("hosts")).expect("the canary"), "secret");
     assert_eq!(tree(&step.upper), [""; 0]);
-    Ok(())
 }
 
 fn bind(source: Overlay, path: &str, target: &str, read_only: bool) -> SandboxMount {
     SandboxMount::Bind { source, path: path.into(), target: target.into(), read_only }
 }
 
-fn binds(env: &Env) -> Result<(), String> {
+fn binds(env: &Env) {
     let (host, cache) = (env.fresh(), env.fresh());
     std::fs::write(host.join("file"), "content\n").expect("a file");
     let overlay = env.fresh();
@@ -152,10 +145,9 @@ fn binds(env: &Env) -> Result<(), String> {
     assert_eq!(env.expect(&step), "content\nrefused\ncontent\ncontent\ngroup\npasswd\n");
     assert_eq!((tree(&host), tree(&cache)), (vec!["file".to_owned()], vec!["made".to_owned()]));
     assert_eq!(tree(&step.upper), [""; 0]);
-    Ok(())
 }
 
-fn bind_escape(env: &Env) -> Result<(), String> {
+fn bind_escape(env: &Env) {
     let (host, canary) = (env.fresh(), env.fresh());
     std::fs::write(canary.join("secret.txt"), "secret").expect("a canary");
     symlink(&canary, host.join("link")).expect("a link");
@@ -171,45 +163,41 @@ fn bind_escape(env: &Env) -> Result<(), String> {
         env.run(&step.spec).expect_err(target);
         assert_eq!(tree(&step.upper), [""; 0]);
     }
-    Ok(())
 }
 
-fn read_only_root(env: &Env) -> Result<(), String> {
+fn read_only_root(env: &Env) {
     let mut step = env.step("echo x > /x || echo refused; cat /etc/hosts >/dev/null && ls -d /new");
     step.spec.rootfs = Overlay::directory(env.layer());
     step.spec.mounts = vec![tmpfs("/new")];
     let before = tree(&env.layer());
     assert_eq!(env.expect(&step), "refused\n/new\n");
     assert_eq!(tree(&env.layer()), before);
-    Ok(())
 }
 
-fn one_device(env: &Env) -> Result<(), String> {
+fn one_device(env: &Env) {
     let out = env.shell("touch /tmp/new; stat -c %d / /bin /bin/busybox /tmp/new /etc/passwd");
     let devices: std::collections::BTreeSet<&str> = out.lines().collect();
     assert_eq!(devices.len(), 1, "{out}");
-    Ok(())
 }
 
-fn user_files(env: &Env) -> Result<(), String> {
+fn user_files(env: &Env) {
     let layer = env.fresh();
     std::fs::create_dir(layer.join("etc")).expect("a directory");
     let fifo = layer.join("etc/passwd");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     let mut step = env.step_over(&[&layer], "true");
-    step.spec.user = "someone".to_owned();
+    step.spec.user = "someone".into();
     let error = env.run(&step.spec).expect_err("a pipe");
     assert!(error.to_string().contains("not a regular file"), "{error}");
     std::fs::remove_file(&fifo).expect("to remove it");
     let huge = std::fs::File::create(layer.join("etc/group")).expect("a file");
     huge.set_len(640 << 20).expect("to grow it");
-    step.spec.user = "app:some".to_owned();
+    step.spec.user = "app:some".into();
     let error = env.run(&step.spec).expect_err("a huge file");
     assert!(error.to_string().contains("larger than"), "{error}");
-    Ok(())
 }
 
-fn many_layers(env: &Env) -> Result<(), String> {
+fn many_layers(env: &Env) {
     let layers: Vec<_> = (0..140)
         .map(|number| {
             let layer = env.fresh();
@@ -220,5 +208,4 @@ fn many_layers(env: &Env) -> Result<(), String> {
     let layers: Vec<&Path> = layers.iter().map(AsRef::as_ref).collect();
     let step = env.step_over(&layers, "ls / | grep -c file");
     assert_eq!(env.expect(&step).trim(), "140");
-    Ok(())
 }

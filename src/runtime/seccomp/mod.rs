@@ -121,10 +121,14 @@ fn tree(starts: &[(u32, Decision)]) -> Vec<sock_filter> {
         _ => {
             let (below, above) = starts.split_at(starts.len() / 2);
             let below = tree(below);
-            let length = u32::try_from(below.len()).unwrap_or(u32::MAX);
             // A conditional jump reaches 255 instructions; an unconditional one, any number.
-            let mut code = vec![jump(libc::BPF_JGE, above[0].0, 0, 1)];
-            code.push(jump(libc::BPF_JA, length, 0, 0));
+            let mut code = if let Ok(length) = u8::try_from(below.len()) {
+                vec![jump(libc::BPF_JGE, above[0].0, length, 0)]
+            } else {
+                let length = u32::try_from(below.len()).unwrap_or(u32::MAX);
+                let over = jump(libc::BPF_JA, length, 0, 0);
+                vec![jump(libc::BPF_JGE, above[0].0, 0, 1), over]
+            };
             code.extend(below);
             code.extend(tree(above));
             code
