@@ -1,12 +1,9 @@
 //! Owner, mode, times and xattrs: setting them in the one order that works.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use rustix::fs::{
-    self as sys, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-};
+use rustix::fs::{self as sys, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::handle::is_private_xattr;
@@ -134,13 +131,6 @@ pub(crate) fn set_device_stub(
 pub(crate) fn times(mtime: Timestamp) -> Timestamps {
     let time = Timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos.min(999_999_999).into() };
     Timestamps { last_access: time, last_modification: time }
-}
-
-/// Sets the time of `name` without following it, and leaves the access time alone.
-pub(crate) fn set_mtime(dir: &Handle, name: &OsStr, mtime: Timestamp) -> io::Result<()> {
-    let mut times = times(mtime);
-    times.last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    Ok(sys::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn image_xattrs(attributes: &Attributes) -> impl Iterator<Item = (&OsStr, &[u8])> {

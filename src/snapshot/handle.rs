@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self as sys, AtFlags, Dir, Mode, OFlags};
+use rustix::fs::{self as sys, AtFlags, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
-use super::{Metadata, Stub};
+use super::attributes::times;
+use super::{Metadata, Stub, Timestamp};
 
 /// The xattr with which OverlayFS marks a directory that hides those below it.
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
@@ -84,7 +85,7 @@ impl Handle {
         if !(metadata.is_file() || metadata.is_dir()) {
             return Ok(Some(metadata));
         }
-        Ok(Some(match self.xattr(name, Stub::XATTR)?.as_deref().and_then(Stub::decode) {
+        Ok(Some(match self.xattr(Some(name), Stub::XATTR)?.as_deref().and_then(Stub::decode) {
             Some(stub) => metadata.with_stub(&stub),
             None => metadata,
         }))
@@ -114,13 +115,13 @@ impl Handle {
         Ok(self.own_xattr(OPAQUE)?.as_deref() == Some(b"y"))
     }
 
-    /// An xattr of the directory itself.
-    pub(crate) fn own_xattr(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+    fn own_xattr(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         absent(read_xattr(|buffer| sys::fgetxattr(&self.0, name, buffer)))
     }
 
-    /// An xattr of the file `name`.
-    pub(crate) fn xattr(&self, name: &OsStr, xattr: &str) -> io::Result<Option<Vec<u8>>> {
+    /// The xattr `xattr` of `name`, or of the directory itself for `None`.
+    pub fn xattr(&self, name: Option<&OsStr>, xattr: &str) -> io::Result<Option<Vec<u8>>> {
+        let Some(name) = name else { return self.own_xattr(xattr) };
         let path = self.magic_path(name);
         absent(read_xattr(|buffer| sys::lgetxattr(&path, xattr, buffer)))
     }
@@ -150,6 +151,16 @@ impl Handle {
         Ok(xattrs)
     }
 
+    /// Sets the modification time of `name`, without following it.
+    pub fn set_mtime(&self, name: &OsStr, mtime: Timestamp) -> io::Result<()> {
+        Ok(sys::utimensat(&self.0, name, &mtime_only(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets the modification time of the directory itself.
+    pub fn set_own_mtime(&self, mtime: Timestamp) -> io::Result<()> {
+        Ok(sys::futimens(&self.0, &mtime_only(mtime))?)
+    }
+
     /// A path to `name` for the calls that take no directory handle. The kernel resolves its front
     /// to this very directory, and an `l…` call does not follow its last component.
     pub(crate) fn magic_path(&self, name: &OsStr) -> PathBuf {
@@ -169,6 +180,11 @@ impl AsFd for Handle {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+fn mtime_only(mtime: Timestamp) -> Timestamps {
+    let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    Timestamps { last_access: omit, ..times(mtime) }
 }
 
 /// Whether an xattr is a mark of OverlayFS or of ours rather than a part of the image.

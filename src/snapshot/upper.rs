@@ -30,6 +30,8 @@ pub struct Upper {
 /// What all directories of one upper need.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// The layer directory.
+    top: Handle,
     /// The owner that a new file has before it is given one.
     pub(crate) maker: (u32, u32),
     /// The permissions that a new file does not get.
@@ -57,6 +59,7 @@ impl Upper {
         let lower = Dirs { handles: below, layered: true };
         let maker = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let shared = Arc::new(Shared {
+            top: dir.try_clone().map_err(open_error)?,
             maker,
             umask: umask(),
             times: Mutex::default(),
@@ -103,9 +106,18 @@ impl Upper {
         self.shared.generation.load(Ordering::Acquire)
     }
 
-    /// Sets the times of all directories that were made, copied up or given attributes.
+    /// The tree below `dir` as a root of its own: links and `..` in it do not lead out of `dir`. An ADD
+    /// unpacks archives so. Times are still set by [`Upper::finish`], of this or that one.
+    pub fn below(&self, dir: &UpperDir) -> Result<Self> {
+        let layers = dir.layers().map_err(|error| SnapshotError::io("open", dir.path(), error))?;
+        let shared = Arc::clone(&self.shared);
+        Ok(Self { root: dir.clone(), shared, view: View::new(layers)? })
+    }
+
+    /// Sets the times of all directories that were made, copied up or given attributes. What is made
+    /// in them later needs another call.
     pub fn finish(&self) -> Result<()> {
-        let times_of = std::mem::take(&mut *self.shared.times());
+        let times_of = self.shared.times().clone();
         for (path, mtime) in times_of {
             let failed = |error| SnapshotError::io("set the time of", &path, error);
             let Some(handle) = self.open_upper(&path).map_err(failed)? else { continue };
@@ -117,7 +129,7 @@ impl Upper {
     /// The directory `path` of this layer, unless it has been replaced meanwhile.
     fn open_upper(&self, path: &Path) -> std::io::Result<Option<Handle>> {
         use rustix::io::Errno;
-        let mut handle = self.root.handle().try_clone()?;
+        let mut handle = self.shared.top.try_clone()?;
         for component in path.components() {
             match handle.directory(component.as_os_str()) {
                 Ok(child) => handle = child,

@@ -52,8 +52,10 @@ impl UpperDir {
         Ok(Self(Arc::new(Node { shared, handle, lower, opaque, set_gid, path })))
     }
 
-    pub(crate) fn handle(&self) -> &Handle {
-        &self.0.handle
+    /// The directories that it consists of, topmost first.
+    pub(crate) fn layers(&self) -> io::Result<Vec<Handle>> {
+        let lower = self.lower().map_or(&[][..], |lower| &lower.handles);
+        std::iter::once(&self.0.handle).chain(lower).map(Handle::try_clone).collect()
     }
 
     /// The path from the root, without a leading slash and free of links; empty for the root.
@@ -81,6 +83,28 @@ impl UpperDir {
     /// # Errors
     /// [`SnapshotError::NotADirectory`] if something else has the name.
     pub fn child(&self, name: &OsStr, new: &Attributes) -> Result<(Self, bool)> {
+        self.child_or_new(name, new, true)
+    }
+
+    /// The directory `name` with these attributes, whether it is new or not; what lower layers have in
+    /// it goes on showing through.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotADirectory`] if something else has the name.
+    pub fn child_with(&self, name: &OsStr, attributes: &Attributes) -> Result<Self> {
+        if let Some(dir) = self.open_child(name)? {
+            dir.set_attributes(attributes)?;
+            return Ok(dir);
+        }
+        self.child_or_new(name, attributes, false).map(|(dir, _)| dir)
+    }
+
+    fn child_or_new(
+        &self,
+        name: &OsStr,
+        new: &Attributes,
+        keep_attributes: bool,
+    ) -> Result<(Self, bool)> {
         check_name(name)?;
         if let Some(dir) = self.open_child(name)? {
             return Ok((dir, false));
@@ -105,6 +129,9 @@ impl UpperDir {
                 return Err(self.not_a_directory(name, found.metadata.kind));
             }
             let shown = lower.child(name, found.index).map_err(failed)?;
+            if !keep_attributes {
+                return Ok((self.make_child(name, new, shown)?, false));
+            }
             let xattrs = shown.handles.first().map(|dir| dir.xattrs(None)).transpose();
             let xattrs = xattrs.map_err(failed)?.unwrap_or_default();
             let same = Attributes { xattrs, ..Attributes::of(&found.metadata) };
@@ -341,8 +368,12 @@ impl UpperDir {
 
     /// Gives the directory itself other attributes; its time is set by [`Upper::finish`](super::Upper::finish).
     pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
-        set_on_fd(&self.0.handle, Kind::Directory, attributes, false, false)
-            .map_err(|errno| SnapshotError::io("set the owner or mode of", self.path(), errno))?;
+        let failed = |errno| SnapshotError::io("set the owner or mode of", self.path(), errno);
+        match sys::fremovexattr(&self.0.handle, Stub::XATTR) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        set_on_fd(&self.0.handle, Kind::Directory, attributes, false, false).map_err(failed)?;
         self.0.shared.set_time(self.path(), attributes.mtime);
         Ok(())
     }

@@ -1,0 +1,308 @@
+//! Unpacks a tar into a layer directory, trusting nothing in it.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::members::{Member, MemberKind, Members};
+use super::{AUFS, LayerError, OPAQUE, Refusal, Result, WHITEOUT};
+use crate::snapshot::{Attributes, Kind, NewFile, SnapshotError, Timestamp, Upper, UpperDir};
+
+/// How an archive is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Whether `.wh.` names delete, as in a layer. Otherwise they are refused: as files of an archive
+    /// they could not be stored in a layer.
+    pub whiteouts: bool,
+    /// Who is to own everything, instead of the owners in the archive.
+    pub owner: Option<(u32, u32)>,
+    /// The permissions that everything but links is to have, instead of those in the archive.
+    pub mode: Option<u32>,
+}
+
+impl Options {
+    /// A layer of an image.
+    pub const LAYER: Self = Self { whiteouts: true, owner: None, mode: None };
+    /// An archive of files.
+    pub const ARCHIVE: Self = Self { whiteouts: false, owner: None, mode: None };
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// How many entries.
+    pub entries: u64,
+    /// How many bytes of content, without holes.
+    pub bytes: u64,
+}
+
+/// Unpacks `archive`, an uncompressed tar, into `upper`.
+///
+/// Names are cleaned as text: a leading slash goes, and `..` ends at the root. The directory that an
+/// entry belongs to is found by following links inside the root; the entry itself replaces what has
+/// its name, except that a directory keeps what is in it. Directories that are only implied are those
+/// of the lower layers, or else root's with mode 755 and the time of the entry.
+///
+/// The archive is read to its end, its padding too, so that a hash over `archive` is one of the whole.
+/// Entries may be anything: memory stays below a few MiB, and nothing outside of the upper changes.
+///
+/// # Errors
+/// [`LayerError`], at the first entry that is malformed, refused or cannot be made. The upper then
+/// holds what came before, and is to be thrown away.
+pub fn apply(archive: impl Read, upper: &Upper, options: Options) -> Result<Applied> {
+    let mut members = Members::new(archive);
+    let mut unpacker = Unpacker {
+        upper,
+        options,
+        chain: Vec::new(),
+        generation: upper.generation(),
+        buffer: vec![0; BUFFER_BYTES],
+        applied: Applied::default(),
+    };
+    while let Some(member) = members.advance()? {
+        unpacker.unpack(member, &mut members)?;
+    }
+    upper.finish().map_err(|source| unpack_error(Path::new(""), source))?;
+    Ok(unpacker.applied)
+}
+
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// How many directories on the way to the last entry are kept open: enough for any real tree.
+const CHAIN_LENGTH: usize = 32;
+
+struct Unpacker<'a> {
+    upper: &'a Upper,
+    options: Options,
+    /// The directories on the way to the last entry, from the root down: real ones, no links.
+    chain: Vec<(OsString, UpperDir)>,
+    /// When the chain was found. It is dropped after any change that may lead paths elsewhere.
+    generation: u64,
+    buffer: Vec<u8>,
+    applied: Applied,
+}
+
+impl Unpacker<'_> {
+    fn unpack<R: Read>(&mut self, mut member: Member, members: &mut Members<R>) -> Result<()> {
+        self.applied.entries += 1;
+        let path = clean(&member.path);
+        let refused = |reason| LayerError::Refused { path: path.clone(), reason };
+        let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
+            return match member.kind {
+                // The root is the upper's own, so that no archive can lock us out of it.
+                MemberKind::Node(Kind::Directory) => Ok(()),
+                _ => Err(refused(Refusal::Root)),
+            };
+        };
+        if path.iter().any(|part| part.as_bytes().starts_with(WHITEOUT)) {
+            if !self.options.whiteouts {
+                return Err(refused(Refusal::Unrepresentable));
+            }
+            if path.iter().any(is_aufs) {
+                return Ok(());
+            }
+            let Some(gone) = name.as_bytes().strip_prefix(WHITEOUT) else {
+                return Err(refused(Refusal::Whiteout));
+            };
+            if parent.iter().any(|part| part.as_bytes().starts_with(WHITEOUT)) {
+                return Err(refused(Refusal::Whiteout));
+            }
+            let dir = self.parent(parent, member.attributes.mtime)?;
+            return match (name.as_bytes(), gone) {
+                (OPAQUE, _) => dir.make_opaque().map_err(|error| unpack_error(&path, error)),
+                (_, b"" | b"." | b"..") => Err(refused(Refusal::Whiteout)),
+                _ => dir.whiteout(OsStr::from_bytes(gone)).map_err(|e| unpack_error(&path, e)),
+            };
+        }
+        self.override_attributes(&mut member);
+        let dir = self.parent(parent, member.attributes.mtime)?;
+        match member.kind {
+            MemberKind::HardLink => self.hard_link(&member, &path, &dir, name),
+            MemberKind::Node(Kind::File) => self.file(&member, &path, &dir, name, members),
+            MemberKind::Node(kind) => make(&member, kind, &path, &dir, name),
+        }
+    }
+
+    fn override_attributes(&self, member: &mut Member) {
+        if let Some((uid, gid)) = self.options.owner {
+            (member.attributes.uid, member.attributes.gid) = (uid, gid);
+        }
+        if let Some(mode) = self.options.mode {
+            member.attributes.mode = mode;
+        }
+    }
+
+    /// The directory at `path`, made where it is missing. Every part is looked at again unless nothing
+    /// has changed that could have made it something else.
+    fn parent(&mut self, path: &Path, mtime: Timestamp) -> Result<UpperDir> {
+        if self.generation != self.upper.generation() {
+            self.chain.clear();
+        }
+        let known = path.iter().zip(&self.chain).take_while(|(part, (name, _))| part == name);
+        let known = known.count();
+        self.chain.truncate(known);
+        let mut dir = self.chain.last().map_or_else(|| self.upper.root(), |(_, dir)| dir.clone());
+        let implied = Attributes { mode: 0o755, mtime, ..Attributes::default() };
+        for name in path.iter().skip(known) {
+            match dir.child(name, &implied) {
+                Ok((child, _)) => dir = child,
+                Err(SnapshotError::NotADirectory { kind: Kind::Symlink, .. }) => {
+                    let found = self.upper.directory(path, &implied);
+                    dir = found.map_err(|source| unpack_error(path, source))?;
+                    break;
+                }
+                Err(source) => return Err(unpack_error(path, source)),
+            }
+            if self.chain.len() < CHAIN_LENGTH && dir.path().file_name() == Some(name) {
+                self.chain.push((name.to_owned(), dir.clone()));
+            }
+        }
+        self.generation = self.upper.generation();
+        Ok(dir)
+    }
+
+    fn file<R: Read>(
+        &mut self,
+        member: &Member,
+        path: &Path,
+        dir: &UpperDir,
+        name: &OsStr,
+        members: &mut Members<R>,
+    ) -> Result<()> {
+        let failed = |source| unpack_error(path, source);
+        let new = replacing(dir, name, || dir.create_file(name, &member.attributes));
+        let new = new.map_err(failed)?;
+        let write_error = |error| failed(SnapshotError::io("write", path, error));
+        self.applied.bytes += members.content_bytes();
+        match &member.sparse {
+            None => loop {
+                let read = members.read_content(&mut self.buffer)?;
+                if read == 0 {
+                    break;
+                }
+                new.file().write_all(&self.buffer[..read]).map_err(write_error)?;
+            },
+            Some(map) => {
+                for &(offset, bytes) in map.stretches() {
+                    self.stretch(&new, offset, bytes, members, write_error)?;
+                }
+                new.file().set_len(map.real_size).map_err(write_error)?;
+            }
+        }
+        new.finish().map_err(failed)
+    }
+
+    fn stretch<R: Read>(
+        &mut self,
+        new: &NewFile<'_>,
+        mut offset: u64,
+        bytes: u64,
+        members: &mut Members<R>,
+        write_error: impl Fn(std::io::Error) -> LayerError,
+    ) -> Result<()> {
+        let end = offset + bytes;
+        while offset < end {
+            let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            let want = left.min(self.buffer.len());
+            let read = members.read_content(&mut self.buffer[..want])?;
+            if read == 0 {
+                break;
+            }
+            new.file().write_all_at(&self.buffer[..read], offset).map_err(&write_error)?;
+            offset += read as u64;
+        }
+        Ok(())
+    }
+
+    fn hard_link(
+        &mut self,
+        member: &Member,
+        path: &Path,
+        dir: &UpperDir,
+        name: &OsStr,
+    ) -> Result<()> {
+        let refused = |reason| LayerError::Refused { path: path.to_owned(), reason };
+        let failed = |source| unpack_error(path, source);
+        let target = clean(&member.link);
+        let (Some(target_name), Some(target_parent)) = (target.file_name(), target.parent()) else {
+            return Err(refused(Refusal::MissingTarget));
+        };
+        // Looking first keeps a missing target from leaving directories on the way to it.
+        match self.upper.lookup(&target).map_err(failed)? {
+            None => return Err(refused(Refusal::MissingTarget)),
+            Some(metadata) if metadata.is_dir() => return Err(refused(Refusal::MissingTarget)),
+            Some(_) => {}
+        }
+        let from = self.parent(target_parent, member.attributes.mtime)?;
+        replacing(dir, name, || dir.hard_link(name, &from, target_name)).map_err(failed)
+    }
+}
+
+/// Makes what has no content.
+fn make(member: &Member, kind: Kind, path: &Path, dir: &UpperDir, name: &OsStr) -> Result<()> {
+    let failed = |source| unpack_error(path, source);
+    let attributes = &member.attributes;
+    match kind {
+        Kind::Directory => {
+            let made = match dir.child_with(name, attributes) {
+                Err(SnapshotError::NotADirectory { .. }) => {
+                    dir.remove(name).map_err(failed)?;
+                    dir.child_with(name, attributes)
+                }
+                result => result,
+            };
+            made.map(|_| ()).map_err(failed)
+        }
+        Kind::Symlink => {
+            let target = Path::new(OsStr::from_bytes(&member.link));
+            replacing(dir, name, || dir.symlink(name, target, attributes)).map_err(failed)
+        }
+        Kind::CharDevice if member.rdev == (0, 0) => {
+            Err(LayerError::Refused { path: path.to_owned(), reason: Refusal::DeviceZero })
+        }
+        kind => {
+            let make = || dir.node(name, kind, member.rdev, attributes);
+            replacing(dir, name, make).map_err(failed)
+        }
+    }
+}
+
+/// Makes something; a directory in its place goes first.
+fn replacing<T>(
+    dir: &UpperDir,
+    name: &OsStr,
+    make: impl Fn() -> std::result::Result<T, SnapshotError>,
+) -> std::result::Result<T, SnapshotError> {
+    match make() {
+        Err(SnapshotError::IsADirectory { .. }) => {
+            dir.remove(name)?;
+            make()
+        }
+        result => result,
+    }
+}
+
+fn is_aufs(part: &OsStr) -> bool {
+    part.as_bytes() != OPAQUE && part.as_bytes().starts_with(AUFS)
+}
+
+/// An entry's name as a path below the root: no leading slash, no `.`, `..` and empty parts.
+fn clean(name: &[u8]) -> PathBuf {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in name.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    OsString::from_vec(parts.join(&b'/')).into()
+}
+
+fn unpack_error(path: &Path, source: SnapshotError) -> LayerError {
+    LayerError::Unpack { path: path.to_owned(), source }
+}

@@ -1,0 +1,35 @@
+//! Layer directories ↔ layer tars: packing, unpacking and compression.
+//!
+//! [`pack()`] makes the tar of a layer directory, a pure function of it, so that a layer can be hashed
+//! when it is made and written when somebody wants it. [`apply()`] is the way back, and the one place
+//! where archives of strangers become files: it trusts nothing in them. [`compress`] is what lies
+//! between a tar and a blob.
+
+mod apply;
+pub mod compress;
+mod error;
+mod gzip;
+mod header;
+mod members;
+mod pack;
+mod sparse;
+#[cfg(test)]
+mod tests;
+mod times;
+
+pub use apply::{Applied, Options, apply};
+pub use compress::{Compression, Encoder, Format, decoder, open_archive};
+pub use error::{LayerError, Malformed, Refusal};
+pub use gzip::GzipEncoder;
+pub use pack::{Packed, pack};
+pub use times::clamp_times;
+
+/// What the functions of this module return.
+pub type Result<T> = std::result::Result<T, LayerError>;
+
+/// What the names of files begin with that stand for a deletion (image spec, "Whiteouts").
+const WHITEOUT: &[u8] = b".wh.";
+/// The file that hides all that lower layers have in its directory.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What AUFS called its own files, which are no part of an image.
+const AUFS: &[u8] = b".wh..wh.";

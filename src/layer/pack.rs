@@ -1,0 +1,357 @@
+//! Packs a layer directory into a tar.
+//!
+//! # The tar
+//! Entries are sorted by name, depth first, a directory before what is in it; the root has none.
+//! Names are relative, directories end in a slash. Owners are numbers, times whole seconds. What does
+//! not fit into a POSIX header goes into pax records: `path`, `linkpath`, `size`, `uid`, `gid`,
+//! `mtime` and `SCHILY.xattr.security.capability`, the one xattr that Docker keeps in a layer. The
+//! first name of a file is its entry, its other names are links to it. Sockets are left out.
+//!
+//! # The content digest
+//! It is the SHA-256 of `mica-tree-1\n` and then, for each entry of the tar in its order: one byte for
+//! its type (`f` file, `d` directory, `l` symbolic link, `h` hard link, `p` pipe, `c` and `b`
+//! devices, `w` whiteout, `o` opaque, with the name of the directory); the length of its name and the
+//! name; and, but for `w`, `o` and `h`: mode, owner and group, the number of xattrs, and each one's
+//! name and value with their lengths. Then, by type, the size and the bytes of the content, the target
+//! of a link with its length, or the device's major and minor number. Lengths and sizes are 8 bytes,
+//! other numbers 4, little-endian. Times are left out, so that a step that was run again and made the
+//! same files comes to the same digest.
+
+use std::collections::HashMap;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+use tar::{Builder, EntryType, Header};
+
+use super::header::BLOCK_BYTES;
+use super::{LayerError, OPAQUE, Refusal, Result, WHITEOUT};
+use crate::oci::{DiffId, Digest, HashingWriter};
+use crate::snapshot::{Handle, Kind, Metadata, Walk, WalkEvent};
+
+/// A layer that was packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed {
+    /// The digest of the tar.
+    pub diff_id: DiffId,
+    /// The size of the tar in bytes.
+    pub size: u64,
+    /// The digest of what the layer holds, without times; see the head of this module.
+    pub content: Digest,
+}
+
+/// The xattr that is kept in layers: what a program may do without being root's.
+const CAPABILITY: &str = "security.capability";
+
+/// Packs a layer directory into a tar that is written to `out`: a pure function of the directory.
+///
+/// With [`io::sink`] as `out`, it only hashes. Memory is bounded by the number of files that have
+/// several names; nothing recurses.
+///
+/// # Errors
+/// [`LayerError::Refused`] for a file whose name begins with `.wh.`, and for one that changes while it
+/// is read; else what the kernel and `out` say.
+pub fn pack(layer: &Handle, out: impl Write) -> Result<Packed> {
+    let root = Path::new("");
+    let failed = |path: &Path, source| LayerError::Walk { path: path.to_owned(), source };
+    let root_handle = layer.try_clone().map_err(|error| failed(root, error))?;
+    let out = BufWriter::with_capacity(256 << 10, out);
+    let mut packer = Packer {
+        tar: Builder::new(HashingWriter::new(out)),
+        content: Sha256::new_with_prefix(b"mica-tree-1\n"),
+        links: HashMap::new(),
+        buffer: vec![0; 1 << 20],
+    };
+    if root_handle.is_opaque().map_err(|error| failed(root, error))? {
+        packer.opaque(b"")?;
+    }
+    let mut walk = Walk::new(root_handle).map_err(|error| failed(root, error))?;
+    while let Some(event) = walk.advance().map_err(|error| failed(walk.path(), error))? {
+        match event {
+            WalkEvent::Enter(metadata) => packer.directory(&walk, &metadata)?,
+            WalkEvent::Leaf(metadata) => packer.leaf(&walk, &metadata)?,
+            WalkEvent::Leave => {}
+        }
+    }
+    let out = packer.tar.into_inner().map_err(LayerError::write)?;
+    let (mut out, diff_id, size) = out.finish();
+    out.flush().map_err(LayerError::write)?;
+    Ok(Packed { diff_id: DiffId(diff_id), size, content: Digest::finish(packer.content) })
+}
+
+struct Packer<W: Write> {
+    tar: Builder<HashingWriter<W>>,
+    content: Sha256,
+    /// The first names of files that have several.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Packer<W> {
+    fn directory(&mut self, walk: &Walk, metadata: &Metadata) -> Result<()> {
+        let path = plain_path(walk)?;
+        let failed = |source| LayerError::Walk { path: walk.path().to_owned(), source };
+        let capability = walk.dir().xattr(None, CAPABILITY).map_err(failed)?;
+        let mut entry = Entry::new(EntryType::Directory, [path, b"/"].concat(), metadata);
+        entry.capability = capability;
+        self.note(b'd', path, metadata, entry.capability.as_deref());
+        self.header(&entry)?;
+        if walk.dir().is_opaque().map_err(failed)? {
+            self.opaque(path)?;
+        }
+        Ok(())
+    }
+
+    fn leaf(&mut self, walk: &Walk, metadata: &Metadata) -> Result<()> {
+        let path = plain_path(walk)?;
+        if metadata.is_whiteout() {
+            let name = walk.name().as_bytes();
+            let marked = [&path[..path.len() - name.len()], WHITEOUT, name].concat();
+            self.note_name(b'w', path);
+            return self.header(&Entry::mark(marked));
+        }
+        if metadata.kind == Kind::Socket {
+            return Ok(());
+        }
+        if metadata.nlink > 1 {
+            let id = (metadata.dev, metadata.ino);
+            if let Some(first) = self.links.get(&id) {
+                let mut entry = Entry::new(EntryType::Link, path.to_vec(), metadata);
+                entry.link.clone_from(first);
+                self.note_name(b'h', path);
+                self.note_bytes(&entry.link);
+                return self.header(&entry);
+            }
+            self.links.insert(id, path.to_vec());
+        }
+        match metadata.kind {
+            Kind::File => self.file(walk, path, metadata),
+            Kind::Symlink => {
+                let failed = |source| LayerError::Walk { path: walk.path().to_owned(), source };
+                let target = walk.dir().read_link(walk.name()).map_err(failed)?;
+                let mut entry = Entry::new(EntryType::Symlink, path.to_vec(), metadata);
+                entry.link = target.as_os_str().as_bytes().to_vec();
+                self.note(b'l', path, metadata, None);
+                self.note_bytes(&entry.link);
+                self.header(&entry)
+            }
+            kind => {
+                let (tag, entry_type) = match kind {
+                    Kind::CharDevice => (b'c', EntryType::Char),
+                    Kind::BlockDevice => (b'b', EntryType::Block),
+                    _ => (b'p', EntryType::Fifo),
+                };
+                self.note(tag, path, metadata, None);
+                let mut entry = Entry::new(entry_type, path.to_vec(), metadata);
+                if kind != Kind::Fifo {
+                    entry.rdev = Some(metadata.rdev);
+                    self.content.update(metadata.rdev.0.to_le_bytes());
+                    self.content.update(metadata.rdev.1.to_le_bytes());
+                }
+                self.header(&entry)
+            }
+        }
+    }
+
+    fn file(&mut self, walk: &Walk, path: &[u8], metadata: &Metadata) -> Result<()> {
+        let failed = |source| LayerError::Walk { path: walk.path().to_owned(), source };
+        let mut entry = Entry::new(EntryType::Regular, path.to_vec(), metadata);
+        entry.size = metadata.size;
+        entry.capability = walk.dir().xattr(Some(walk.name()), CAPABILITY).map_err(failed)?;
+        self.note(b'f', path, metadata, entry.capability.as_deref());
+        self.content.update(metadata.size.to_le_bytes());
+        self.header(&entry)?;
+        let mut file = walk.dir().file(walk.name()).map_err(failed)?;
+        let mut left = metadata.size;
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let read = match file.read(&mut self.buffer[..want]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result.map_err(failed)?,
+            };
+            if read == 0 {
+                let path = walk.path().to_owned();
+                return Err(LayerError::Refused { path, reason: Refusal::Changed });
+            }
+            self.content.update(&self.buffer[..read]);
+            self.tar.get_mut().write_all(&self.buffer[..read]).map_err(LayerError::write)?;
+            left -= read as u64;
+        }
+        let padding = metadata.size.wrapping_neg() % BLOCK_BYTES as u64;
+        let padding = usize::try_from(padding).unwrap_or_default();
+        self.tar.get_mut().write_all(&[0; BLOCK_BYTES][..padding]).map_err(LayerError::write)
+    }
+
+    fn opaque(&mut self, dir: &[u8]) -> Result<()> {
+        self.note_name(b'o', dir);
+        let slash = if dir.is_empty() { &b""[..] } else { b"/" };
+        self.header(&Entry::mark([dir, slash, OPAQUE].concat()))
+    }
+
+    /// Writes an entry's header, and a pax header in front of it if something does not fit in.
+    fn header(&mut self, entry: &Entry) -> Result<()> {
+        let (header, records) = entry.encode();
+        let borrowed = records.iter().map(|(key, value)| (*key, value.as_slice()));
+        self.tar.append_pax_extensions(borrowed).map_err(LayerError::write)?;
+        self.tar.get_mut().write_all(header.as_bytes()).map_err(LayerError::write)
+    }
+
+    fn note(&mut self, tag: u8, path: &[u8], metadata: &Metadata, capability: Option<&[u8]>) {
+        self.note_name(tag, path);
+        for number in [metadata.mode, metadata.uid, metadata.gid] {
+            self.content.update(number.to_le_bytes());
+        }
+        self.content.update(u32::from(capability.is_some()).to_le_bytes());
+        if let Some(value) = capability {
+            self.note_bytes(CAPABILITY.as_bytes());
+            self.note_bytes(&without_namespace(value));
+        }
+    }
+
+    fn note_name(&mut self, tag: u8, path: &[u8]) {
+        self.content.update([tag]);
+        self.note_bytes(path);
+    }
+
+    fn note_bytes(&mut self, bytes: &[u8]) {
+        self.content.update((bytes.len() as u64).to_le_bytes());
+        self.content.update(bytes);
+    }
+}
+
+/// One header to be.
+struct Entry {
+    kind: EntryType,
+    path: Vec<u8>,
+    link: Vec<u8>,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime_secs: i64,
+    size: u64,
+    rdev: Option<(u32, u32)>,
+    capability: Option<Vec<u8>>,
+}
+
+impl Entry {
+    fn new(kind: EntryType, path: Vec<u8>, metadata: &Metadata) -> Self {
+        Self {
+            kind,
+            path,
+            link: Vec::new(),
+            mode: metadata.mode,
+            uid: metadata.uid,
+            gid: metadata.gid,
+            mtime_secs: metadata.mtime.secs,
+            size: 0,
+            rdev: None,
+            capability: None,
+        }
+    }
+
+    /// A whiteout: an empty file about which nothing but the name matters.
+    fn mark(path: Vec<u8>) -> Self {
+        Self {
+            kind: EntryType::Regular,
+            path,
+            link: Vec::new(),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime_secs: 0,
+            size: 0,
+            rdev: None,
+            capability: None,
+        }
+    }
+
+    /// The header, and the pax records for what it cannot say.
+    fn encode(&self) -> (Header, Vec<(&'static str, Vec<u8>)>) {
+        /// What 7 and 11 octal digits can hold.
+        const MAX_ID: u64 = 0o7_777_777;
+        const MAX_SIZE: u64 = 0o77_777_777_777;
+        let mut records = Vec::new();
+        let mut number = |key, value: u64, max| {
+            if value <= max {
+                return value;
+            }
+            records.push((key, value.to_string().into_bytes()));
+            0
+        };
+        let mut header = Header::new_ustar();
+        header.set_entry_type(self.kind);
+        header.set_mode(self.mode);
+        header.set_uid(number("uid", self.uid.into(), MAX_ID));
+        header.set_gid(number("gid", self.gid.into(), MAX_ID));
+        header.set_size(number("size", self.size, MAX_SIZE));
+        match u64::try_from(self.mtime_secs) {
+            Ok(secs) => header.set_mtime(number("mtime", secs, MAX_SIZE)),
+            Err(_) => records.push(("mtime", self.mtime_secs.to_string().into_bytes())),
+        }
+        if let Some(ustar) = header.as_ustar_mut() {
+            if let Some((major, minor)) = self.rdev {
+                ustar.set_device_major(major);
+                ustar.set_device_minor(minor);
+            }
+            if !put_text(&mut ustar.name, &self.path) {
+                records.push(("path", self.path.clone()));
+            }
+            if !put_text(&mut ustar.linkname, &self.link) {
+                records.push(("linkpath", self.link.clone()));
+            }
+        }
+        if let Some(value) = &self.capability {
+            records.push(("SCHILY.xattr.security.capability", without_namespace(value)));
+        }
+        header.set_cksum();
+        (header, records)
+    }
+}
+
+/// Writes a name into a header's field, as much of it as there is room for. The answer is whether it
+/// stands there as every reader will read it: whole, and ASCII, or else not UTF-8, which no pax record
+/// may be.
+fn put_text(field: &mut [u8; 100], text: &[u8]) -> bool {
+    let length = text.len().min(field.len());
+    field[..length].copy_from_slice(&text[..length]);
+    text.len() <= field.len() && (text.is_ascii() || std::str::from_utf8(text).is_err())
+}
+
+/// The path of a walk's last event, unless it would mean a deletion in a layer.
+fn plain_path(walk: &Walk) -> Result<&[u8]> {
+    if walk.name().as_bytes().starts_with(WHITEOUT) {
+        let path = walk.path().to_owned();
+        return Err(LayerError::Refused { path, reason: Refusal::Unrepresentable });
+    }
+    Ok(walk.path().as_os_str().as_bytes())
+}
+
+/// A capability set that was given in a user namespace names the namespace's root (version 3). In an
+/// image it is everybody's (version 2).
+fn without_namespace(value: &[u8]) -> Vec<u8> {
+    const VERSION: u32 = 0xff00_0000;
+    match value.first_chunk::<4>().map(|magic| u32::from_le_bytes(*magic)) {
+        Some(magic) if magic & VERSION == 0x0300_0000 && value.len() == 24 => {
+            let magic = magic & !VERSION | 0x0200_0000;
+            [&magic.to_le_bytes(), &value[4..20]].concat()
+        }
+        _ => value.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_lose_their_namespace() {
+        let mut v3 = vec![1, 0, 0, 3];
+        v3.extend(4..20);
+        v3.extend([0xa0, 0x86, 1, 0]);
+        let v2 = without_namespace(&v3);
+        assert_eq!((&v2[..4], &v2[4..]), (&[1, 0, 0, 2][..], &v3[4..20]));
+        assert_eq!(without_namespace(&v2), v2);
+        assert_eq!(without_namespace(b""), b"");
+    }
+}
