@@ -15,7 +15,7 @@ pub enum BuildError {
     #[error("{}", .0.first().map_or("invalid Dockerfile", |first| first.message.as_str()))]
     Dockerfile(Vec<Diagnostic>),
     /// Something failed for an instruction.
-    #[error(transparent)]
+    #[error("{source}")]
     At {
         /// The instruction, in the text of the Dockerfile.
         span: Span,

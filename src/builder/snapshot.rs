@@ -1,14 +1,14 @@
 //! [`Snapshot`]: the file system that a vertex made, as a stack of layers of which some may still
 //! be being hashed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::BuildError;
 use crate::cache::{CacheKey, KeyHasher};
 use crate::layer::{self, Packed};
 use crate::oci::{ChainId, Digest};
-use crate::snapshot::View;
+use crate::snapshot::{Handle, View};
 use crate::store::{LayerRecord, SealedLayer, StagedLayer, Store};
 
 /// A file system: the topmost of its layers, or nothing at all. Cheap to clone.
@@ -64,7 +64,7 @@ impl Snapshot {
             Arc::new(Layer { below: self.clone(), dir, state: State::Fresh(Box::new(fresh)) });
         let hashed = Arc::clone(&layer);
         std::thread::spawn(move || {
-            let packed = layer::hash(&hashed.dir).map_err(|err| report(&err));
+            let packed = hash(&hashed.dir).map_err(|err| report(err.as_ref()));
             if let State::Fresh(fresh) = &hashed.state {
                 // Nobody else sets it.
                 drop(fresh.packed.set(packed));
@@ -160,6 +160,10 @@ impl Layer {
     pub(super) fn tar(&self) -> Result<(crate::oci::DiffId, u64), BuildError> {
         self.packed().map(|packed| (packed.diff_id, packed.size))
     }
+}
+
+fn hash(dir: &Path) -> Result<Packed, Box<dyn std::error::Error>> {
+    Ok(layer::pack(&Handle::open(dir)?, std::io::sink())?)
 }
 
 /// An error with its causes as one text, since the thread that finds it is not the one that tells.

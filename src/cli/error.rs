@@ -16,7 +16,7 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CliError {
     /// A build, and the Dockerfile that it is about.
-    #[error(transparent)]
+    #[error("{source}")]
     Build {
         /// As it is named to the user.
         file: String,

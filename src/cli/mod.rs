@@ -8,6 +8,7 @@ mod images;
 mod progress;
 mod report;
 mod run;
+mod signals;
 mod system;
 mod ui;
 

@@ -107,9 +107,13 @@ fn diagnostic(level: Level<'_>, file: &str, text: &str, found: &Diagnostic) -> S
     // file could be a link to what is not for everybody's eyes.
     let is_unknown = found.code == "unknown-instruction" && !found.message.contains('`');
     if found.labels.is_empty() || is_unknown || found.span() == Span::default() {
-        return Renderer::plain().render(&[level.primary_title(&title).elements([])]);
+        return Renderer::plain().render(&[title_only(level, &title)]);
     }
     snippet(level, file, text, &title, &found.labels)
+}
+
+fn title_only<'a>(level: Level<'a>, title: &'a str) -> annotate_snippets::Group<'a> {
+    annotate_snippets::Group::with_title(level.primary_title(title))
 }
 
 /// The line with a caret under the part that is to blame.
@@ -122,7 +126,7 @@ fn snippet(
 ) -> String {
     let title = one_line(title);
     let Some((first, _)) = labels.first() else {
-        return Renderer::plain().render(&[level.primary_title(&title).elements([])]);
+        return Renderer::plain().render(&[title_only(level, &title)]);
     };
     let line = Line::around(text, *first);
     let mut source = Snippet::source(line.shown.as_str()).line_start(line.number).path(file);

@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
 
 use super::ExportError;
-use crate::layer::{self, GzipEncoder};
+use crate::layer::{self, Compression};
 use crate::oci::{ChainId, Descriptor, DiffId, MediaType};
-use crate::store::{Image, StagedBlob, Store};
+use crate::snapshot::Handle;
+use crate::store::{Image, StagedBlob, Store, StoreError};
 
 /// One layer, and where its bytes come from.
 pub(super) struct LayerBytes {
@@ -38,7 +40,7 @@ pub(super) fn of(
         } else {
             match ChainId::of(&diff_ids[..=index]) {
                 Some(chain) if descriptor.digest == diff_ids[index].0 => Source::Directory(chain),
-                _ => return Err(crate::store::StoreError::NoBlob(descriptor.digest).into()),
+                _ => return Err(StoreError::NoBlob(descriptor.digest).into()),
             }
         };
         let layer = LayerBytes { descriptor: descriptor.clone(), source };
@@ -62,8 +64,11 @@ impl LayerBytes {
             }
             Source::Directory(chain) => {
                 let record = store.layer(*chain)?;
-                let record = record.ok_or(crate::store::StoreError::NoLayer(*chain))?;
-                let packed = layer::pack(&store.layer_dir(&record), out)?;
+                let record = record.ok_or(StoreError::NoLayer(*chain))?;
+                let dir = store.layer_dir(&record);
+                let handle = Handle::open(&dir)
+                    .map_err(|source| StoreError::Io { action: "open", path: dir, source })?;
+                let packed = layer::pack(&handle, out)?;
                 if packed.diff_id == DiffId(self.descriptor.digest) {
                     Ok(())
                 } else {
@@ -79,7 +84,9 @@ impl LayerBytes {
 
     fn compressed(self, store: &Store) -> Result<Self, ExportError> {
         let staged = store.stage_blob(|out| {
-            let mut encoder = GzipEncoder::new(out);
+            let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+            let encoder = Compression::Gzip.encoder(out, threads).map_err(write_failed)?;
+            let mut encoder = encoder;
             self.write(store, &mut encoder)?;
             encoder.finish().map(drop).map_err(write_failed)
         })?;

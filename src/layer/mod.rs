@@ -21,6 +21,7 @@ pub use apply::{Applied, Options, apply};
 pub use compress::{Compression, Encoder, Format, decoder, open_archive};
 pub use error::{LayerError, Malformed, Refusal};
 pub use gzip::GzipEncoder;
+pub(crate) use members::{MemberKind, Members};
 pub use pack::{Packed, pack};
 pub use times::clamp_times;
 
@@ -33,3 +34,9 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// What AUFS called its own files, which are no part of an image.
 const AUFS: &[u8] = b".wh..wh.";
+
+/// Whether a file is a tar, plain or compressed, with at least one entry: what ADD unpacks.
+pub fn is_archive(file: impl std::io::Read + Send) -> bool {
+    let Ok((_, tar)) = open_archive(file) else { return false };
+    matches!(Members::new(tar).advance(), Ok(Some(_)))
+}

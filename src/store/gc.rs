@@ -6,11 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::image::parse_named;
 use super::layers::parse_record;
-use super::{LayerRecord, Store, StoreError, lease};
+use super::{LayerRecord, Store, StoreError, lease, remove};
 use crate::oci::{ChainId, Digest};
-use crate::snapshot;
 
 /// What a garbage collection did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -114,7 +112,7 @@ impl Freed {
             .filter_map(|entry| entry.metadata().ok())
             .map(|metadata| metadata.blocks() * 512)
             .sum::<u64>();
-        snapshot::remove_tree(path)?;
+        remove(path)?;
         Ok(())
     }
 }
@@ -127,12 +125,12 @@ pub(super) fn sweep_dead(base: &Path) -> Result<(), StoreError> {
     let of_dead = |folder: &str| dead.iter().any(|lease| folder.starts_with(&format!("{lease}-")));
     for folder in names_in(&base.join("layers"))? {
         if of_dead(&folder) && !published.contains(&folder) {
-            snapshot::remove_tree(&base.join("layers").join(folder))?;
+            remove(&base.join("layers").join(folder))?;
         }
     }
     for name in names_in(&base.join("tmp"))? {
         if dead.contains(&name) {
-            snapshot::remove_tree(&base.join("tmp").join(name))?;
+            remove(&base.join("tmp").join(name))?;
         }
     }
     for name in dead {
@@ -163,10 +161,4 @@ pub(super) fn names_in(dir: &Path) -> Result<Vec<String>, StoreError> {
         names.extend(entry.file_name().into_string());
     }
     Ok(names)
-}
-
-/// Whether a record of `refs/` can be read; used by `system check`.
-pub(super) fn readable_name(path: &Path) -> Result<super::Named, StoreError> {
-    let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
-    parse_named(path.to_owned(), &bytes)
 }

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, remove};
 use crate::layer::Packed;
 use crate::oci::{ChainId, DiffId, Digest};
-use crate::snapshot;
 
 /// What the store knows of the top layer of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +84,7 @@ impl StagedLayer {
         };
         let work = self.work();
         if work.exists() {
-            snapshot::remove_tree(&work)?;
+            remove(&work)?;
         }
         let path = self.record_path();
         let bytes = serde_json::to_vec(&record).expect("a record of plain strings serializes");
@@ -110,7 +109,7 @@ impl Drop for StagedLayer {
     fn drop(&mut self) {
         if self.armed {
             // What cannot be removed now is found by the next garbage collection.
-            drop(snapshot::remove_tree(&self.dir));
+            drop(remove(&self.dir));
         }
     }
 }

@@ -5,8 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{StoreError, open_lock};
-use crate::snapshot;
+use super::{StoreError, open_lock, remove};
 
 /// A folder of this process below `tmp/`. Dropping it removes the folder; a process that dies
 /// without that leaves its lock free, by which others see that the folder is garbage.
@@ -47,7 +46,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         // What cannot be removed now is garbage that the next collection finds.
-        drop(snapshot::remove_tree(&self.base.join("tmp").join(&self.name)));
+        drop(remove(&self.base.join("tmp").join(&self.name)));
         drop(fs::remove_file(self.base.join("locks").join(&self.name)));
     }
 }

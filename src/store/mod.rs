@@ -35,6 +35,7 @@ mod image;
 mod key_lock;
 mod layers;
 mod lease;
+mod mounts;
 mod publish;
 mod unpack;
 
@@ -42,6 +43,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 pub use check::{Finding, Repair};
 pub use blob::Verified;
@@ -52,6 +54,8 @@ pub use key_lock::KeyLock;
 pub use layers::{LayerRecord, SealedLayer, StagedLayer};
 use lease::Lease;
 pub use publish::StagedBlob;
+
+use crate::snapshot::{self, Handle};
 
 /// The format version that this mica reads and writes.
 const FORMAT: &str = "v1";
@@ -150,6 +154,14 @@ fn refuse_other_formats(root: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Removes a file or a whole tree; what is not there is no error.
+fn remove(path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::io("remove", path)(source);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let parent = Handle::open(parent).map_err(failed)?;
+    snapshot::remove_tree(&parent, name).map_err(failed)
 }
 
 fn open_lock(path: &Path) -> Result<File, StoreError> {

@@ -1,11 +1,9 @@
 //! From a layer's blob to its directory, when something is about to read it.
 
-use std::io::Read;
-
 use super::{Image, LayerRecord, Store, StoreError};
 use crate::layer::{self, Packed};
 use crate::oci::{ChainId, Descriptor, DiffId, HashingReader};
-use crate::snapshot::{Upper, View};
+use crate::snapshot::{Handle, Upper, View};
 
 impl Store {
     /// Makes sure that all layers of an image have directories, and gives their records, topmost
@@ -44,13 +42,15 @@ impl Store {
         }
         let staged = self.stage_layer()?;
         let lowers = View::open(below.iter().map(|record| self.layer_dir(record)))?;
-        let upper = Upper::open(&staged.fs(), lowers)?;
-        let failed = |source| StoreError::Layer { layer: diff_id.0, source };
+        let dir = staged.fs();
+        let handle = Handle::open(&dir).map_err(StoreError::io("open", &dir))?;
+        let upper = Upper::new(handle, &lowers)?;
         let mut blob = self.open_blob(descriptor)?;
-        let decoder = layer::decoder(&mut blob).map_err(failed)?;
+        let (_, decoder) = layer::open_archive(&mut blob)
+            .map_err(StoreError::io("read a blob of", self.path()))?;
         let mut tar = HashingReader::new(decoder);
-        layer::apply(&mut tar, &upper, &layer::ApplyOptions::layer()).map_err(failed)?;
-        drain(&mut tar).map_err(failed)?;
+        layer::apply(&mut tar, &upper, layer::Options::LAYER)
+            .map_err(|source| StoreError::Layer { layer: diff_id.0, source })?;
         let (found, size) = tar.finish();
         blob.finish()?;
         if found != diff_id.0 {
@@ -64,9 +64,4 @@ impl Store {
         self.publish(Vec::new(), vec![sealed])?;
         Ok(record)
     }
-}
-
-/// What follows the archive's end belongs to the digest.
-fn drain(tar: &mut impl Read) -> Result<(), layer::LayerError> {
-    std::io::copy(tar, &mut std::io::sink()).map(drop).map_err(layer::LayerError::from)
 }

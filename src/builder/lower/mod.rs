@@ -20,7 +20,9 @@ use state::State;
 use super::BuildError;
 use super::graph::{Graph, Op, Tree, Vertex, VertexId};
 use crate::oci::{ContainerConfig, Descriptor, Digest, ImageConfig, Platform, Reference};
-use crate::parser::{self, Diagnostic, Dockerfile, Instruction, Severity, Source, Span, Statement};
+use crate::parser::{
+    self, Diagnostic, Dockerfile, Instruction, MountKey, Severity, Source, Span, Statement,
+};
 use crate::store::{Image, Store, StoreError};
 
 /// Finds the images that FROM and `--from` name.
@@ -245,7 +247,7 @@ impl<'a> Lowering<'a> {
             let froms: Vec<&str> = match &statement.instruction {
                 Instruction::Copy(copy) => copy.from.iter().map(|from| from.text.as_str()).collect(),
                 Instruction::Run(run) => {
-                    run.mounts.iter().filter_map(parser::Mount::from_name).collect()
+                    run.mounts.iter().filter_map(mount_from).collect()
                 }
                 _ => Vec::new(),
             };
@@ -453,6 +455,12 @@ fn makes_files(instruction: &Instruction) -> bool {
         instruction,
         Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_)
     )
+}
+
+/// What the `from` of a mount names.
+fn mount_from(mount: &parser::Mount) -> Option<&str> {
+    let from = mount.options.iter().rfind(|option| option.key == MountKey::From)?;
+    from.value.as_ref().map(|word| word.text.as_str())
 }
 
 /// The words of sources that are paths.

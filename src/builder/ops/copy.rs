@@ -218,9 +218,9 @@ impl Copier<'_> {
         let parent = folder.relative.parent().unwrap_or(Path::new(""));
         let parent = open_below(top, parent)?;
         let name = folder.relative.file_name().unwrap_or_default();
-        let (_, made) = parent.child(name, &attributes)?;
+        let (dir, made) = parent.child(name, &attributes)?;
         if !made {
-            parent.set_attributes(name, &attributes)?;
+            dir.set_attributes(&attributes)?;
         }
         Ok(())
     }
@@ -325,13 +325,15 @@ impl Copier<'_> {
         destination: &str,
     ) -> Result<bool, BuildError> {
         let failed = |source| BuildError::Unpack { path: root.display(), source };
-        if !layer::is_archive(source.view.open_file(&root.entry)?).map_err(failed)? {
+        if !layer::is_archive(source.view.open_file(&root.entry)?) {
             return Ok(false);
         }
         let dir = self.directory(Path::new(destination))?;
-        let archive = layer::decoder(source.view.open_file(&root.entry)?).map_err(failed)?;
-        let options = layer::ApplyOptions::archive(dir.path().to_owned(), self.owner);
-        layer::apply(archive, self.upper, &options).map_err(failed)?;
+        let failed_read = |error| failed(layer::LayerError::read(error));
+        let file = source.view.open_file(&root.entry)?;
+        let (_, archive) = layer::open_archive(file).map_err(failed_read)?;
+        let options = layer::Options { owner: self.owner, ..layer::Options::ARCHIVE };
+        layer::apply(archive, &self.upper.below(&dir)?, options).map_err(failed)?;
         Ok(true)
     }
 }

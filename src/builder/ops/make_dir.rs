@@ -32,8 +32,12 @@ pub(super) fn execute(
 
 /// The layer that is being made, on top of what is there.
 pub(super) fn open_upper(staged: &StagedLayer, below: &View) -> Result<Upper, BuildError> {
-    let path = staged.fs();
-    let handle = Handle::open(&path)
-        .map_err(|source| SnapshotError::Io { action: "open", path: path.clone(), source })?;
-    Ok(Upper::new(handle, below)?)
+    Ok(Upper::new(open(&staged.fs())?, below)?)
+}
+
+/// A folder of the store.
+pub(super) fn open(path: &Path) -> Result<Handle, BuildError> {
+    Handle::open(path).map_err(|source| {
+        SnapshotError::Io { action: "open", path: path.to_owned(), source }.into()
+    })
 }

@@ -175,7 +175,8 @@ impl Work<'_> {
     fn commit(&self, staged: StagedLayer) -> Result<Snapshot, BuildError> {
         if let Some(epoch) = self.epoch {
             let reason = |err: crate::layer::LayerError| BuildError::Pack { reason: err.to_string() };
-            crate::layer::clamp_times(&staged.fs(), epoch).map_err(reason)?;
+            let dir = make_dir::open(&staged.fs())?;
+            crate::layer::clamp_times(&dir, epoch).map_err(reason)?;
         }
         let now = (self.services.now)();
         let seconds = self.epoch.map_or(now, |epoch| {

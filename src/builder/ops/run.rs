@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::copy::copy_tree;
-use super::make_dir::open_upper;
+use super::make_dir::{open, open_upper};
 use super::{Work, glob_escape};
 use crate::builder::BuildError;
 use crate::builder::graph::{MountKind, RunMount, RunOp, Sharing, Tree};
@@ -13,7 +13,7 @@ use crate::builder::progress::Event;
 use crate::cache::KeyHasher;
 use crate::mount::Overlay;
 use crate::runtime::{
-    ExecSpec, ExitStatus, Network, SandboxError, SandboxMount, Security, Stdin, Ulimit,
+    ExecSpec, ExitStatus, Network, Resource, SandboxError, SandboxMount, Security, Stdin, Ulimit,
 };
 use crate::snapshot::View;
 use crate::store::StagedLayer;
@@ -81,7 +81,11 @@ fn spec(
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         (OsString::from(name), OsString::from(value))
     };
-    let ulimits = op.ulimits.iter().map(|(name, soft, hard)| Ulimit::new(name, *soft, *hard));
+    let ulimits = op.ulimits.iter().filter_map(|(name, soft, hard)| {
+        let resource = Resource::from_name(name)?;
+        let limit = |value: u64| (value != u64::MAX).then_some(value);
+        Some(Ulimit { resource, soft: limit(*soft), hard: limit(*hard) })
+    });
     Ok(ExecSpec {
         rootfs,
         mounts,
@@ -92,7 +96,7 @@ fn spec(
         network: if op.network { Network::Host } else { Network::None },
         hosts: op.hosts.clone(),
         hostname: op.hostname.clone(),
-        ulimits: ulimits.flatten().collect(),
+        ulimits: ulimits.collect(),
         shm_size: op.shm_size,
         security: if op.insecure { Security::Insecure } else { Security::Sandbox },
         terminal: false,
@@ -220,13 +224,6 @@ fn cache_dir(
     };
     held.locks.extend(lock);
     Ok(dir)
-}
-
-fn open(dir: &Path) -> Result<crate::snapshot::Handle, BuildError> {
-    crate::snapshot::Handle::open(dir).map_err(|source| {
-        let (action, path) = ("open", dir.to_owned());
-        crate::snapshot::SnapshotError::Io { action, path, source }.into()
-    })
 }
 
 fn set_owner(dir: &Path, (mode, uid, gid): (u32, u32, u32)) -> Result<(), BuildError> {

@@ -1,0 +1,176 @@
+//! Verifying what is on disk, and removing what is broken.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::gc::names_in;
+use super::image::parse_named;
+use super::layers::parse_record;
+use super::{LayerRecord, Store, StoreError};
+use crate::layer;
+use crate::oci::{ChainId, Digest};
+use crate::snapshot::{Handle, Upper, View};
+
+/// Something in the store that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Which file or folder.
+    pub path: PathBuf,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// What is done about findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// They are told.
+    Nothing,
+    /// Broken blobs and layers are removed too, so that the next build or load makes them anew.
+    /// Names are never removed: one that has lost its image is told.
+    Remove,
+}
+
+impl Store {
+    /// Reads everything and compares it with what it should be.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where the store's folders themselves cannot be read.
+    pub fn check(&mut self, repair: Repair) -> Result<Vec<Finding>, StoreError> {
+        let mut findings = Vec::new();
+        self.check_blobs(&mut findings)?;
+        self.check_layers(&mut findings)?;
+        if repair == Repair::Remove {
+            for finding in &findings {
+                fs::remove_file(&finding.path).map_err(StoreError::io("remove", &finding.path))?;
+            }
+        }
+        // Names come last: only now it is known what they have lost.
+        self.check_names(&mut findings)?;
+        Ok(findings)
+    }
+
+    fn check_blobs(&self, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+        let dir = self.path().join("blobs/sha256");
+        for name in names_in(&dir)? {
+            let path = dir.join(&name);
+            let found = File::open(&path).and_then(crate::cache::content::hash_file);
+            let problem = match (found, Digest::from_hex(&name)) {
+                (Ok(found), Ok(expected)) if found == expected => continue,
+                (Ok(found), _) => format!("the blob's bytes have the digest {found}"),
+                (Err(err), _) => format!("the blob cannot be read: {err}"),
+            };
+            findings.push(Finding { path, problem });
+        }
+        Ok(())
+    }
+
+    fn check_layers(&self, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+        let dir = self.path().join("chains");
+        for name in names_in(&dir)? {
+            let path = dir.join(&name);
+            let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+            let record = match parse_record(&path, &bytes) {
+                Ok(record) if record.chain().0.hex() == name => record,
+                Ok(_) => {
+                    let problem = "the record belongs to another chain".to_owned();
+                    findings.push(Finding { path, problem });
+                    continue;
+                }
+                Err(err) => {
+                    findings.push(Finding { path, problem: err.to_string() });
+                    continue;
+                }
+            };
+            if let Err(problem) = self.check_layer(&record) {
+                findings.push(Finding { path, problem });
+            }
+        }
+        Ok(())
+    }
+
+    /// A layer that was made here packs to its diff ID again. One that came from elsewhere is compared
+    /// with what its blob unpacks to.
+    fn check_layer(&self, record: &LayerRecord) -> Result<(), String> {
+        let text = |err: &dyn std::error::Error| err.to_string();
+        let content = pack(&self.layer_dir(record)).map_err(|err| text(&err))?;
+        if content.diff_id == record.diff_id {
+            return Ok(());
+        }
+        if record.created.is_some() {
+            return Err(format!("the layer's files have changed: they pack to {}", content.diff_id));
+        }
+        let Some(descriptor) = self.descriptor_of(record) else { return Ok(()) };
+        let again = self.unpacked_again(record, &descriptor).map_err(|err| text(&err))?;
+        if again == content.content {
+            return Ok(());
+        }
+        Err("the layer's files are not those of its blob".to_owned())
+    }
+
+    /// The blob that an image has for a layer.
+    fn descriptor_of(&self, record: &LayerRecord) -> Option<crate::oci::Descriptor> {
+        let images = self.names().ok()?.into_iter().filter_map(|n| self.image(&n.manifest).ok());
+        images.into_iter().find_map(|image| {
+            let ids = &image.config.rootfs.diff_ids;
+            let index = ids.iter().position(|id| *id == record.diff_id)?;
+            image.manifest.layers().get(index).cloned()
+        })
+    }
+
+    fn unpacked_again(
+        &self,
+        record: &LayerRecord,
+        descriptor: &crate::oci::Descriptor,
+    ) -> Result<Digest, StoreError> {
+        let below = match record.parent {
+            Some(parent) => self.layers_of(parent)?,
+            None => Vec::new(),
+        };
+        let staged = self.stage_layer()?;
+        let dir = staged.fs();
+        let handle = Handle::open(&dir).map_err(StoreError::io("open", &dir))?;
+        let lowers = View::open(below.iter().map(|record| self.layer_dir(record)))?;
+        let upper = Upper::new(handle, &lowers)?;
+        let failed = |source| StoreError::Layer { layer: record.diff_id.0, source };
+        let blob = self.open_blob(descriptor)?;
+        let (_, tar) =
+            layer::open_archive(blob).map_err(StoreError::io("read a blob of", self.path()))?;
+        layer::apply(tar, &upper, layer::Options::LAYER).map_err(failed)?;
+        pack(&dir).map(|packed| packed.content).map_err(failed)
+    }
+
+    fn check_names(&self, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+        let dir = self.path().join("refs");
+        for name in names_in(&dir)? {
+            let path = dir.join(&name);
+            let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+            let problem = match parse_named(path.clone(), &bytes) {
+                Err(err) => err.to_string(),
+                Ok(named) => match self.image(&named.manifest).and_then(|i| self.check_image(&i)) {
+                    Ok(()) => continue,
+                    Err(err) => format!("the image `{}` cannot be used: {err}", named.name),
+                },
+            };
+            findings.push(Finding { path, problem });
+        }
+        Ok(())
+    }
+
+    /// Whether every layer of an image is there, as a blob or as files.
+    fn check_image(&self, image: &super::Image) -> Result<(), StoreError> {
+        let diff_ids = &image.config.rootfs.diff_ids;
+        for (index, descriptor) in image.manifest.layers().iter().enumerate() {
+            let Some(chain) = ChainId::of(&diff_ids[..=index]) else { continue };
+            if !self.has_blob(descriptor.digest) && self.layer(chain)?.is_none() {
+                return Err(StoreError::NoLayer(chain));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn pack(dir: &Path) -> Result<layer::Packed, layer::LayerError> {
+    let handle = Handle::open(dir).map_err(layer::LayerError::read)?;
+    layer::pack(&handle, io::sink())
+}
