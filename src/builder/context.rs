@@ -15,7 +15,6 @@ const MAX_IGNORE_BYTES: u64 = 16 << 20;
 /// A folder that COPY and ADD read from. It is opened once: links in it lead nowhere outside of it.
 #[derive(Debug)]
 pub struct BuildContext {
-    path: PathBuf,
     view: View,
     ignore: Ignore,
     /// What the digests of its files were when they were last read.
@@ -52,7 +51,7 @@ impl BuildContext {
         let ignore = Ignore::parse(&text.unwrap_or_default()).map_err(|err| {
             BuildError::Ignore { file: name.display().to_string(), reason: err.to_string() }
         })?;
-        Ok(Self { path, view, ignore, files })
+        Ok(Self { view, ignore, files })
     }
 
     /// Reads a small file of the folder, such as its Dockerfile; `None` where there is none.
@@ -61,11 +60,6 @@ impl BuildContext {
     /// [`BuildError::Snapshot`] for what is no regular file, or cannot be read.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, BuildError> {
         read_inside(&self.view, name)
-    }
-
-    /// The folder on the host.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// All its files, the hidden ones included.

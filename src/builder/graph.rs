@@ -175,7 +175,7 @@ pub struct CopyOp {
     pub owner: Option<String>,
     /// The mode of `--chmod`, octal or symbolic.
     pub mode: Option<Mode>,
-    /// Whether links in the destination are followed and lower layers looked at: not with `--link`.
+    /// `--link`: whether links in the destination are replaced rather than followed.
     pub link: bool,
     /// What the sources do not include, as patterns of a `.dockerignore`.
     pub excludes: Vec<String>,
@@ -325,7 +325,7 @@ impl RunOp {
         key.list("hosts", self.hosts.iter().map(|(name, _)| name));
         key.field("hostname", &self.hostname);
         key.number("insecure", self.insecure.into());
-        for (path, text) in &self.script {
+        if let Some((path, text)) = &self.script {
             key.field("script", path);
             key.field("text", text);
         }

@@ -1,7 +1,5 @@
 //! `images`, `tag`, `rmi`, `inspect`, `history`: what is in the store.
 
-use std::io::Write;
-
 use serde_json::json;
 
 use super::args::{HistoryArgs, ImageNames, ImagesArgs, ListFormat, RmiArgs, TagArgs};

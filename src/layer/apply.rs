@@ -90,11 +90,9 @@ impl Unpacker<'_> {
         let path = clean(&member.path);
         let refused = |reason| LayerError::Refused { path: path.clone(), reason };
         let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
-            return match member.kind {
-                // The root is the upper's own, so that no archive can lock us out of it.
-                MemberKind::Node(Kind::Directory) => Ok(()),
-                _ => Err(refused(Refusal::Root)),
-            };
+            // The root is the upper's own, so that no archive can lock us out of it. What else is
+            // called so is skipped, as Docker does.
+            return Ok(());
         };
         if path.iter().any(|part| part.as_bytes().starts_with(WHITEOUT)) {
             if !self.options.whiteouts {

@@ -105,8 +105,11 @@ impl Targets<'_> {
             Err(error) => return Err(error),
         }
         let inside = inside.join(name);
-        self.stubs.push(Stub::remember(upper, inside.clone(), &before)?);
-        put_back_times(&parent, &before)?;
+        // What is made in a mount of ours, such as `/dev`, goes with it.
+        if fstat(self.root)?.st_dev == before.st_dev {
+            self.stubs.push(Stub::remember(upper, inside.clone(), &before)?);
+            put_back_times(&parent, &before)?;
+        }
         self.open(&inside, ResolveFlags::NO_SYMLINKS)
     }
 

@@ -100,7 +100,9 @@ impl Handle {
     /// The names in the directory, without `.` and `..`, in the kernel's order.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.0)? {
+        // A handle of its own: this one may be only for passing through, and has one position.
+        let listing = self.open_directory(OsStr::new("."), OFlags::RDONLY)?;
+        for entry in Dir::new(listing.0)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {

@@ -1,7 +1,5 @@
 //! Instructions that change the image config, and the dispatch to those that make files.
 
-use std::collections::BTreeSet;
-
 use super::state::State;
 use super::text::{go_duration, go_quote_list, go_quote_number};
 use super::{Lowering, Site};
@@ -73,7 +71,8 @@ impl Lowering<'_> {
     fn arg(&self, state: &mut State, arguments: &[Argument]) -> Result<(), Diagnostic> {
         let mut shown = String::from("ARG");
         for argument in arguments {
-            let name = state.scope.expand(&argument.name, self.escape)?;
+            // As BuildKit: a variable in the name is part of the name.
+            let name = argument.name.text.clone();
             let given = self.options.build_args.get(&name).cloned();
             let value = match (given, &argument.default) {
                 (Some(given), _) => Some(given),
@@ -100,9 +99,11 @@ impl Lowering<'_> {
     ) -> Result<(), Diagnostic> {
         let path = state.scope.expand(path, self.escape)?;
         let dir = absolute(state.working_dir(), &path);
-        state.config.config.working_dir.clone_from(&dir);
-        let makes_layer = dir != "/";
-        state.note(format!("WORKDIR {dir}"), makes_layer);
+        // As BuildKit: an absolute path is kept as it is written.
+        let shown = if path.starts_with('/') { path } else { dir.clone() };
+        let makes_layer = shown != "/";
+        state.note(format!("WORKDIR {shown}"), makes_layer);
+        state.config.config.working_dir = shown;
         if makes_layer {
             let user = state.config.config.user.clone();
             self.add_step(state, site, Op::MakeDir(MakeDirOp { path: dir, user }));
@@ -175,19 +176,23 @@ fn label(state: &mut State, pairs: &Pairs, escape: char) -> Result<(), Diagnosti
 }
 
 fn expose(state: &mut State, words: &[Word], escape: char) -> Result<(), Diagnostic> {
-    let mut ports = BTreeSet::new();
+    let mut texts = Vec::new();
     for word in words {
-        for text in state.scope.expand_words(word, escape)? {
-            let parsed = port_range(&text).ok_or_else(|| {
-                let message = format!("invalid containerPort: `{}`", text.escape_debug());
-                Diagnostic::error("expose", word.span, message)
-                    .with_hint("EXPOSE takes `80`, `80/udp` or `8000-8010`")
-            })?;
-            ports.extend(parsed);
-        }
+        let expanded = state.scope.expand_words(word, escape)?;
+        texts.extend(expanded.into_iter().map(|text| (text, word.span)));
     }
-    let shown: Vec<&str> = ports.iter().map(String::as_str).collect();
-    state.note(format!("EXPOSE [{}]", shown.join(" ")), false);
+    // As BuildKit: the words are sorted, what each stands for is not.
+    texts.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut ports: Vec<String> = Vec::new();
+    for (text, span) in texts {
+        let parsed = port_range(&text).ok_or_else(|| {
+            let message = format!("invalid containerPort: `{}`", text.escape_debug());
+            Diagnostic::error("expose", span, message)
+                .with_hint("EXPOSE takes `80`, `80/udp` or `8000-8010`")
+        })?;
+        ports.extend(parsed);
+    }
+    state.note(format!("EXPOSE [{}]", ports.join(" ")), false);
     state.config.config.exposed_ports.extend(ports);
     Ok(())
 }

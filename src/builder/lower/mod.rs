@@ -242,7 +242,7 @@ impl<'a> Lowering<'a> {
     /// The earlier stages that a stage's own text names.
     fn visible_needs(&self, index: usize) -> Vec<usize> {
         let stage = &self.stages.all[index];
-        let mut needs: Vec<usize> = self.stages.find(&stage.base, index).into_iter().collect();
+        let mut needs: Vec<usize> = self.stages.find_base(&stage.base, index).into_iter().collect();
         for statement in stage.statements {
             let froms: Vec<&str> = match &statement.instruction {
                 Instruction::Copy(copy) => copy.from.iter().map(|from| from.text.as_str()).collect(),
@@ -291,7 +291,7 @@ impl<'a> Lowering<'a> {
         let span = stage.from.image.span;
         let mut state = if self.options.named_contexts.contains_key(&base.to_lowercase()) {
             self.from_named_context(&base, span)?
-        } else if let Some(other) = self.stages.find(&base, index) {
+        } else if let Some(other) = self.stages.find_base(&base, index) {
             self.require(other)?;
             self.states[other].clone().ok_or(BuildError::Cancelled)?.inherit()
         } else if base == "scratch" {

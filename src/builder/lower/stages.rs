@@ -70,8 +70,7 @@ impl<'a> Stages<'a> {
 
     fn find_target(&self, target: Option<&str>) -> Result<usize, Diagnostic> {
         let Some(target) = target else { return Ok(self.all.len() - 1) };
-        let number = target.parse().ok().filter(|number: &usize| *number < self.all.len());
-        self.find(target, self.all.len()).or(number).ok_or_else(|| {
+        self.find(target, self.all.len()).ok_or_else(|| {
             let names: Vec<&str> = self.all.iter().filter_map(|s| s.name.as_deref()).collect();
             let message = format!("target stage `{}` could not be found", target.escape_debug());
             let diagnostic = Diagnostic::error("no-target", Span::default(), message);
@@ -80,6 +79,12 @@ impl<'a> Stages<'a> {
                 names => diagnostic.with_hint(format!("there are: {}", names.join(", "))),
             }
         })
+    }
+
+    /// The stage before `before` that a FROM means. BuildKit keeps names in lower case and does not
+    /// look for others: what FROM names in upper case is an image to it.
+    pub(super) fn find_base(&self, name: &str, before: usize) -> Option<usize> {
+        self.find(name, before).filter(|_| name == name.to_lowercase())
     }
 
     /// The last stage of this name before the stage `before`. Case does not count.

@@ -1,7 +1,5 @@
 //! How BuildKit writes values into histories: Go's `%q` and `%v`.
 
-use std::fmt::Write as _;
-
 /// A string as Go's `%q` has it.
 pub(super) fn go_quote(text: &str) -> String {
     let mut out = String::from("\"");
@@ -38,10 +36,9 @@ fn escape_into(out: &mut String, c: char, quote: char) {
         '\t' => out.push_str("\\t"),
         '\u{b}' => out.push_str("\\v"),
         c if (c as u32) < 0x20 || c == '\u{7f}' => {
-            // Writing to a string cannot fail.
-            drop(write!(out, "\\x{:02x}", c as u32));
+            out.push_str(&format!("\\x{:02x}", c as u32));
         }
-        c if c.is_control() => drop(write!(out, "\\u{:04x}", c as u32)),
+        c if c.is_control() => out.push_str(&format!("\\u{:04x}", c as u32)),
         c => out.push(c),
     }
 }

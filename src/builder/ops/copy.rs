@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -26,7 +26,7 @@ use crate::builder::BuildError;
 use crate::builder::graph::{CopyItem, CopyOp, Mode};
 use crate::layer;
 use crate::snapshot::{
-    Attributes, Entry, Kind, SnapshotError, Timestamp, Upper, UpperDir, View, copy_file,
+    Attributes, Entry, Kind, Resolved, SnapshotError, Timestamp, Upper, UpperDir, copy_file,
 };
 use crate::store::StagedLayer;
 
@@ -50,15 +50,14 @@ pub(super) fn execute(
     op: &CopyOp,
     staged: &StagedLayer,
 ) -> Result<(), BuildError> {
-    // With `--link`, what is below does not matter.
-    let below = if op.link { View::new(Vec::new())? } else { work.view()? };
-    let upper = open_upper(staged, &below)?;
+    let upper = open_upper(staged, &work.view()?)?;
     let copier = Copier {
         upper: &upper,
         owner: work.owner(op.owner.as_deref())?,
         mode: op.mode.as_ref(),
         now: work.now(),
         clamped: work.epoch,
+        follow: !op.link,
         linked: Mutex::default(),
     };
     for item in &op.items {
@@ -83,8 +82,8 @@ pub(super) fn copy_tree(
     destination: &str,
     now: Timestamp,
 ) -> Result<(), BuildError> {
-    let (owner, mode, clamped, linked) = (None, None, None, Mutex::default());
-    let copier = Copier { upper, owner, mode, now, clamped, linked };
+    let (owner, mode, clamped, follow) = (None, None, None, true);
+    let copier = Copier { upper, owner, mode, now, clamped, follow, linked: Mutex::default() };
     for root in roots {
         copier.root(source, root, destination, false)?;
     }
@@ -99,6 +98,8 @@ struct Copier<'a> {
     mode: Option<&'a Mode>,
     now: Timestamp,
     clamped: Option<i64>,
+    /// Whether links in the destination lead on, or are replaced, as with `--link`.
+    follow: bool,
     /// Where the files with several names went, by device, inode and layer.
     linked: Mutex<HashMap<(u64, u64), (PathBuf, OsString)>>,
 }
@@ -149,7 +150,7 @@ impl Copier<'_> {
         }
         // The folder as written comes first: the last part may be a link that leads nowhere yet.
         self.directory(path.parent().unwrap_or(path))?;
-        let found = self.upper.view().resolve(path)?;
+        let found = self.find(path)?;
         if found.entry.is_some_and(|entry| entry.is_dir()) {
             return Ok((self.directory(&found.path)?, own_name.to_owned()));
         }
@@ -162,7 +163,29 @@ impl Copier<'_> {
     fn directory(&self, path: &Path) -> Result<UpperDir, BuildError> {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
         let attributes = Attributes { mode: 0o755, uid, gid, mtime: self.now, xattrs: Vec::new() };
-        Ok(self.upper.directory(path, &attributes)?)
+        if self.follow {
+            return Ok(self.upper.directory(path, &attributes)?);
+        }
+        let mut dir = self.upper.root();
+        for name in path.components().filter_map(plain_name) {
+            dir = match dir.child(name, &attributes) {
+                Err(SnapshotError::NotADirectory { .. }) => {
+                    dir.remove(name)?;
+                    dir.child(name, &attributes)?.0
+                }
+                found => found?.0,
+            };
+        }
+        Ok(dir)
+    }
+
+    /// What is at a path of the destination, whose folders are there.
+    fn find(&self, path: &Path) -> Result<Resolved, BuildError> {
+        let view = self.upper.view();
+        if self.follow {
+            return Ok(view.resolve(path)?);
+        }
+        Ok(Resolved { path: path.to_owned(), entry: view.lookup(path)? })
     }
 
     fn folders(
@@ -171,13 +194,11 @@ impl Copier<'_> {
         root: &Root,
         destination: &str,
     ) -> Result<(), BuildError> {
-        let found = self.upper.view().resolve(Path::new(destination))?.entry;
-        if let Some(found) = found.filter(|entry| !entry.is_dir()) {
-            return Err(BuildError::Copy(format!(
-                "cannot copy the directory `{}` to non-directory `{}`",
-                root.display().escape_debug(),
-                found.path().display(),
-            )));
+        if self.follow {
+            let found = self.upper.view().resolve(Path::new(destination))?.entry;
+            if let Some(found) = found.filter(|entry| !entry.is_dir()) {
+                return Err(not_a_folder(found.path()));
+            }
         }
         let top = match root.folders.first() {
             None => return Ok(()),
@@ -218,7 +239,16 @@ impl Copier<'_> {
         let parent = folder.relative.parent().unwrap_or(Path::new(""));
         let parent = open_below(top, parent)?;
         let name = folder.relative.file_name().unwrap_or_default();
-        let (dir, made) = parent.child(name, &attributes)?;
+        let (dir, made) = match parent.child(name, &attributes) {
+            Err(SnapshotError::NotADirectory { path, .. }) if self.follow => {
+                return Err(not_a_folder(&path));
+            }
+            Err(SnapshotError::NotADirectory { .. }) => {
+                parent.remove(name)?;
+                parent.child(name, &attributes)?
+            }
+            found => found?,
+        };
         if !made {
             dir.set_attributes(&attributes)?;
         }
@@ -242,8 +272,10 @@ impl Copier<'_> {
         match metadata.kind {
             Kind::File => self.file(source, entry, dir, name, &attributes)?,
             Kind::Symlink => dir.symlink(name, &source.view.read_link(entry)?, &attributes)?,
-            Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => {
-                dir.node(name, metadata.kind, metadata.rdev, &attributes)?;
+            Kind::Fifo => dir.node(name, Kind::Fifo, metadata.rdev, &attributes)?,
+            // As BuildKit, which makes a character device of either.
+            Kind::CharDevice | Kind::BlockDevice => {
+                dir.node(name, Kind::CharDevice, metadata.rdev, &attributes)?;
             }
             Kind::Socket | Kind::Directory => {}
         }
@@ -335,6 +367,18 @@ impl Copier<'_> {
         let options = layer::Options { owner: self.owner, ..layer::Options::ARCHIVE };
         layer::apply(archive, &self.upper.below(&dir)?, options).map_err(failed)?;
         Ok(true)
+    }
+}
+
+fn not_a_folder(path: &Path) -> BuildError {
+    let path = path.to_string_lossy().escape_debug().to_string();
+    BuildError::Copy(format!("cannot copy a directory to the non-directory `{path}`"))
+}
+
+fn plain_name(component: Component<'_>) -> Option<&OsStr> {
+    match component {
+        Component::Normal(name) => Some(name),
+        _ => None,
     }
 }
 

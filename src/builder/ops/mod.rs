@@ -3,6 +3,7 @@
 mod chmod;
 mod copy;
 mod make_dir;
+mod owner;
 mod run;
 mod select;
 
@@ -17,7 +18,6 @@ use super::snapshot::Snapshot;
 use super::{BuildContext, BuildError, Services};
 use crate::cache::content::FileCache;
 use crate::oci::Digest;
-use crate::runtime::user::{self, User};
 use crate::snapshot::{Timestamp, View};
 use crate::store::StagedLayer;
 
@@ -189,23 +189,6 @@ impl Work<'_> {
     fn now(&self) -> Timestamp {
         let now = (self.services.now)().as_second();
         Timestamp::from_secs(self.epoch.map_or(now, |epoch| epoch.min(now)))
-    }
-
-    /// Who `user[:group]` is in the root file system.
-    fn user(&self, text: &str) -> Result<User, BuildError> {
-        let view = self.root.view()?;
-        let read = |path: &str| match view.resolve(Path::new(path))?.entry {
-            Some(entry) if entry.metadata().is_file() => super::context::read_small(&view, &entry),
-            _ => Ok(Vec::new()),
-        };
-        let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);
-        user::lookup(text, &passwd, &group).map_err(|err| BuildError::Copy(err.to_string()))
-    }
-
-    /// The numbers of `user[:group]`; root for none.
-    fn owner(&self, text: Option<&str>) -> Result<Option<(u32, u32)>, BuildError> {
-        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-        self.user(text).map(|user| Some((user.uid, user.gid)))
     }
 
     /// The root file system to read.

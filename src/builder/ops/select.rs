@@ -81,7 +81,12 @@ impl Source<'_> {
         if literal == parts.len() {
             let Some(entry) = self.resolve(&prefix)? else { return Err(self.not_found(pattern)) };
             let name = OsString::from(parts.last().copied().unwrap_or_default());
-            return self.root(name, entry, filter).map(|root| root.into_iter().collect());
+            let root = self.root(name, entry, filter)?;
+            // A hidden folder is there only for what is shown in it.
+            if root.as_ref().is_some_and(|root| root.entry.is_dir() && root.folders.is_empty()) {
+                return Err(self.not_found(pattern));
+            }
+            return Ok(root.into_iter().collect());
         }
         let Some(folder) = self.resolve(&prefix)?.filter(Entry::is_dir) else {
             return Ok(Vec::new());
@@ -169,7 +174,9 @@ impl Source<'_> {
     /// Walks a tree, parents first, without recursion.
     fn folders(&self, root: &Entry, filter: Filter<'_>) -> Result<Vec<Folder>, BuildError> {
         let mut folders: Vec<Folder> = Vec::new();
-        let mut left = vec![(root.clone(), PathBuf::new(), 0, true)];
+        let path = root.path().as_os_str().as_bytes();
+        let shown = self.ignore.is_none_or(|ignore| !ignore.is_excluded(path));
+        let mut left = vec![(root.clone(), PathBuf::new(), 0, shown)];
         while let Some((entry, relative, parent, own)) = left.pop() {
             let index = folders.len();
             let mut files = Vec::new();
