@@ -12,6 +12,8 @@ mod gzip;
 mod header;
 mod members;
 mod pack;
+#[cfg(test)]
+mod round_trip;
 mod sparse;
 #[cfg(test)]
 mod tests;

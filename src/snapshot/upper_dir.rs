@@ -306,7 +306,8 @@ impl UpperDir {
             Kind::File => {
                 let content = source.file(name).map_err(failed)?;
                 let new = self.create_file(name, &attributes)?;
-                copy_file(&content, new.file(), found.metadata.size, None)?;
+                copy_file(&content, new.file(), found.metadata.size, None)
+                    .map_err(|error| error.at(&self.0.path.join(name)))?;
                 new.finish()
             }
             Kind::Symlink => {
