@@ -16,6 +16,8 @@ mod pack;
 mod round_trip;
 mod sparse;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod times;
 

@@ -16,6 +16,11 @@ use super::{Metadata, Stub, Timestamp};
 /// The xattr with which OverlayFS marks a directory that hides those below it.
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 
+/// The xattr with which a directory gives an access list to what is made in it.
+pub(crate) const DEFAULT_ACL: &str = "system.posix_acl_default";
+/// The xattr that such a list is then kept in.
+const ACL: &str = "system.posix_acl_access";
+
 /// A directory held open.
 ///
 /// All names that its methods take are single components; the last component is never followed.
@@ -175,6 +180,18 @@ impl Handle {
     /// Sets the modification time of the directory itself.
     pub fn set_own_mtime(&self, mtime: Timestamp) -> io::Result<()> {
         Ok(sys::futimens(&self.0, &mtime_only(mtime))?)
+    }
+
+    /// Takes access lists off the directory: they are the host's, and would be handed down to
+    /// everything that is made below.
+    pub(crate) fn remove_own_acls(&self) -> io::Result<()> {
+        for xattr in [DEFAULT_ACL, ACL] {
+            match sys::fremovexattr(&self.0, xattr) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     /// A path to `name` for the calls that take no directory handle. The kernel resolves its front

@@ -232,6 +232,35 @@ fn owners_survive_users_that_cannot_set_them() {
     assert_eq!(Attributes::of(d.metadata()), mine(0o711, 1));
 }
 
+/// A folder of a user whose files are to be readable for a group hands its list down.
+#[test]
+fn access_lists_of_the_host_stay_out() {
+    let mut list = vec![2, 0, 0, 0];
+    for (tag, permissions, id) in [
+        (1_u16, 7_u16, u32::MAX),
+        (2, 7, 4321),
+        (4, 0, u32::MAX),
+        (16, 7, u32::MAX),
+        (32, 0, u32::MAX),
+    ] {
+        list.extend([tag.to_le_bytes(), permissions.to_le_bytes()].concat());
+        list.extend(id.to_le_bytes());
+    }
+    let mut stack = Stack::new();
+    let flags = rustix::fs::XattrFlags::empty();
+    let xattr = "system.posix_acl_default";
+    if rustix::fs::setxattr(stack.host.path(), xattr, &list, flags).is_err() {
+        println!("skipped: this file system has no access lists");
+        return;
+    }
+    stack.layer(|upper| write(&dir(upper, "d"), "f", ""));
+    let view = stack.view();
+    for (path, mode) in [("d", 0o755), ("d/f", 0o644)] {
+        let entry = view.lookup(Path::new(path)).unwrap().unwrap();
+        assert_eq!((entry.metadata().mode, view.xattrs(&entry).unwrap()), (mode, Vec::new()));
+    }
+}
+
 #[test]
 fn private_marks_are_no_attributes() {
     let mut stack = Stack::new();

@@ -49,10 +49,11 @@ pub(crate) struct Shared {
 
 impl Upper {
     /// Writes into `dir`, on top of `lowers`. The directory's own owner and mode are those of the
-    /// merged root, and stay as they are.
+    /// merged root, and stay as they are; access lists that it has inherited from the host go.
     pub fn new(dir: Handle, lowers: &View) -> Result<Self> {
         let root = Path::new("");
         let open_error = |error| SnapshotError::io("open", root, error);
+        dir.remove_own_acls().map_err(open_error)?;
         let mut layers = vec![dir.try_clone().map_err(open_error)?];
         let mut below = Vec::new();
         for lower in &lowers.layers().handles {
@@ -167,7 +168,7 @@ impl Finder<'_> {
                 },
             }
         }
-        // Only the last one is known to be on the way: its parents were passed by.
+        // One whose parents are not all kept open is not either: the rest would not fit to it.
         if let (Some(name), true) = (path.file_name(), path.iter().count() == self.near.len() + 1)
             && self.near.len() < NEAR
         {
