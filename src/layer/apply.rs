@@ -57,6 +57,7 @@ pub fn apply(archive: impl Read, upper: &Upper, options: Options) -> Result<Appl
         upper,
         options,
         chain: Vec::new(),
+        last: None,
         generation: upper.generation(),
         buffer: vec![0; BUFFER_BYTES],
         applied: Applied::default(),
@@ -78,6 +79,8 @@ struct Unpacker<'a> {
     options: Options,
     /// The directories on the way to the last entry, from the root down: real ones, no links.
     chain: Vec<(OsString, UpperDir)>,
+    /// The directory of the last entry, by the path in the archive.
+    last: Option<(PathBuf, UpperDir)>,
     /// When the chain was found. It is dropped after any change that may lead paths elsewhere.
     generation: u64,
     buffer: Vec<u8>,
@@ -137,13 +140,20 @@ impl Unpacker<'_> {
     fn parent(&mut self, path: &Path, mtime: Timestamp) -> Result<UpperDir> {
         if self.generation != self.upper.generation() {
             self.chain.clear();
+            self.last = None;
         }
         let known = path.iter().zip(&self.chain).take_while(|(part, (name, _))| part == name);
         let known = known.count();
         self.chain.truncate(known);
-        let mut dir = self.chain.last().map_or_else(|| self.upper.root(), |(_, dir)| dir.clone());
+        let (mut dir, done) = match self.last.take() {
+            Some((last, dir)) if path.starts_with(&last) => (dir, last.iter().count()),
+            _ => match self.chain.last() {
+                Some((_, dir)) => (dir.clone(), known),
+                None => (self.upper.root(), 0),
+            },
+        };
         let implied = Attributes { mode: 0o755, mtime, ..Attributes::default() };
-        for name in path.iter().skip(known) {
+        for (depth, name) in path.iter().enumerate().skip(done) {
             match dir.child(name, &implied) {
                 Ok((child, _)) => dir = child,
                 Err(SnapshotError::NotADirectory { kind: Kind::Symlink, .. }) => {
@@ -153,10 +163,11 @@ impl Unpacker<'_> {
                 }
                 Err(source) => return Err(unpack_error(path, source)),
             }
-            if self.chain.len() < CHAIN_LENGTH && dir.path().file_name() == Some(name) {
+            if depth == self.chain.len() && depth < CHAIN_LENGTH {
                 self.chain.push((name.to_owned(), dir.clone()));
             }
         }
+        self.last = Some((path.to_owned(), dir.clone()));
         self.generation = self.upper.generation();
         Ok(dir)
     }

@@ -12,7 +12,11 @@ mod gzip;
 mod header;
 mod members;
 mod pack;
+#[cfg(test)]
+mod round_trip;
 mod sparse;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod times;

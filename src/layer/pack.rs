@@ -158,7 +158,9 @@ impl<W: Write> Packer<W> {
         let failed = |source| LayerError::Walk { path: walk.path().to_owned(), source };
         let mut entry = Entry::new(EntryType::Regular, path.to_vec(), metadata);
         entry.size = metadata.size;
-        entry.capability = walk.dir().xattr(Some(walk.name()), CAPABILITY).map_err(failed)?;
+        if walk.has_xattrs() {
+            entry.capability = walk.dir().xattr(Some(walk.name()), CAPABILITY).map_err(failed)?;
+        }
         self.note(b'f', path, metadata, entry.capability.as_deref());
         self.content.update(metadata.size.to_le_bytes());
         self.header(&entry)?;

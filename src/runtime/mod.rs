@@ -86,6 +86,16 @@ pub fn init_if_child() {
     }
 }
 
+/// Makes a full quota an error like a full disk instead of a signal that kills, and lets this process
+/// have as many open files as it is allowed. What is refused is done without.
+pub fn set_up_process() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    drop(sys::ignore(nix::sys::signal::Signal::SIGXFSZ));
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _kept_where_refused = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 /// Ends a process that is mica's own child and has no caller to return to.
 #[expect(clippy::exit, reason = "a forked or re-executed child must never return into the caller")]
 fn leave(code: u8) -> ! {

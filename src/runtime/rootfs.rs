@@ -112,7 +112,10 @@ impl Scratch {
         std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
         let mount = clone_tree(&file, false)?;
-        let flags = sys::RDONLY | sys::NOSUID | sys::NODEV | sys::NOEXEC;
+        let mut flags = sys::RDONLY | sys::NOSUID | sys::NODEV;
+        if mode & 0o111 == 0 {
+            flags |= sys::NOEXEC;
+        }
         sys::mount_setattr(&mount, flags, false)?;
         Ok(mount)
     }

@@ -116,6 +116,13 @@ pub(super) fn start_loopback(socket: impl AsFd) -> io::Result<()> {
     )
 }
 
+/// Ignores a signal. A sandbox's process gets it back: see [`reset_signals`].
+pub(super) fn ignore(signal: nix::sys::signal::Signal) -> io::Result<()> {
+    use nix::sys::signal::{SigHandler, signal as set};
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe { set(signal, SigHandler::SigIgn) }.map(drop).map_err(io::Error::from)
+}
+
 /// Where [`on_window_change`] tells of a new size.
 static WINDOW_CHANGES: AtomicI32 = AtomicI32::new(-1);
 

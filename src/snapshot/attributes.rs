@@ -7,7 +7,7 @@ use rustix::fs::{self as sys, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, 
 use rustix::io::Errno;
 
 use super::handle::is_private_xattr;
-use super::{Entry, Handle, Kind, Metadata, Result, Stub, Timestamp, View};
+use super::{Handle, Kind, Metadata, Stub, Timestamp};
 
 /// What a new file, directory, link or device is to be given besides its content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,11 +40,6 @@ impl Attributes {
         let mode = kind.file_type().as_raw_mode() | self.mode;
         Stub { mode, uid: self.uid, gid: self.gid, rdev: (0, 0) }
     }
-}
-
-/// The attributes of an entry of a view, xattrs included: what a faithful copy of it gets.
-pub fn copy_xattrs(view: &View, entry: &Entry) -> Result<Attributes> {
-    Ok(Attributes { xattrs: view.xattrs(entry)?, ..Attributes::of(entry.metadata()) })
 }
 
 /// Whether the kernel said that this user cannot give a file to that owner, or make a device.

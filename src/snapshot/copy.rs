@@ -205,7 +205,7 @@ fn hash_zeros(hasher: &mut Sha256, mut bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// The caller knows the path, and adds it.
+/// The caller knows the path, and adds it with [`SnapshotError::at`].
 fn failed(error: impl Into<std::io::Error>) -> SnapshotError {
     SnapshotError::io("copy", Path::new(""), error)
 }

@@ -84,6 +84,16 @@ impl SnapshotError {
         Self::Io { action, path: path.to_owned(), source: source.into() }
     }
 
+    /// Names the path in an error of a function that only had open files, such as
+    /// [`copy_file`](super::copy_file).
+    #[must_use]
+    pub fn at(self, path: &Path) -> Self {
+        match self {
+            Self::Io { action, source, .. } => Self::Io { action, path: path.to_owned(), source },
+            other => other,
+        }
+    }
+
     /// The kernel's error, where it is one.
     pub fn errno(&self) -> Option<i32> {
         match self {

@@ -16,6 +16,11 @@ use super::{Metadata, Stub, Timestamp};
 /// The xattr with which OverlayFS marks a directory that hides those below it.
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 
+/// The xattr with which a directory gives an access list to what is made in it.
+pub(crate) const DEFAULT_ACL: &str = "system.posix_acl_default";
+/// The xattr that such a list is then kept in.
+const ACL: &str = "system.posix_acl_access";
+
 /// A directory held open.
 ///
 /// All names that its methods take are single components; the last component is never followed.
@@ -82,13 +87,18 @@ impl Handle {
     /// Like [`Handle::stat`], with stubs turned into what they stand for.
     pub fn metadata(&self, name: &OsStr) -> io::Result<Option<Metadata>> {
         let Some(metadata) = self.stat(name)? else { return Ok(None) };
-        if !(metadata.is_file() || metadata.is_dir()) {
-            return Ok(Some(metadata));
+        self.see_through(name, metadata).map(Some)
+    }
+
+    /// What `name` is, given what it seems to be.
+    fn see_through(&self, name: &OsStr, seems: Metadata) -> io::Result<Metadata> {
+        if !(seems.is_file() || seems.is_dir()) {
+            return Ok(seems);
         }
-        Ok(Some(match self.xattr(Some(name), Stub::XATTR)?.as_deref().and_then(Stub::decode) {
-            Some(stub) => metadata.with_stub(&stub),
-            None => metadata,
-        }))
+        Ok(match self.xattr(Some(name), Stub::XATTR)?.as_deref().and_then(Stub::decode) {
+            Some(stub) => seems.with_stub(&stub),
+            None => seems,
+        })
     }
 
     /// The target of the symbolic link `name`.
@@ -100,9 +110,9 @@ impl Handle {
     /// The names in the directory, without `.` and `..`, in the kernel's order.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
-        // A handle of its own: this one may be only for passing through, and has one position.
-        let listing = self.open_directory(OsStr::new("."), OFlags::RDONLY)?;
-        for entry in Dir::new(listing.0)? {
+        // A handle of its own: this one may be for passing through, or be listed by others as well.
+        let listed = self.open_directory(OsStr::new("."), OFlags::RDONLY)?;
+        for entry in Dir::new(listed.0)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
@@ -126,6 +136,15 @@ impl Handle {
         let Some(name) = name else { return self.own_xattr(xattr) };
         let path = self.magic_path(name);
         absent(read_xattr(|buffer| sys::lgetxattr(&path, xattr, buffer)))
+    }
+
+    /// Whether `name` has any xattr at all, which one cheap call tells, and most files have none.
+    pub fn has_xattrs(&self, name: &OsStr) -> io::Result<bool> {
+        match sys::llistxattr_query(self.magic_path(name)) {
+            Ok(bytes) => Ok(bytes > 0),
+            Err(Errno::OPNOTSUPP) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// All xattrs of `name`, or of the directory itself for `None`, sorted by name; without those
@@ -161,6 +180,18 @@ impl Handle {
     /// Sets the modification time of the directory itself.
     pub fn set_own_mtime(&self, mtime: Timestamp) -> io::Result<()> {
         Ok(sys::futimens(&self.0, &mtime_only(mtime))?)
+    }
+
+    /// Takes access lists off the directory: they are the host's, and would be handed down to
+    /// everything that is made below.
+    pub(crate) fn remove_own_acls(&self) -> io::Result<()> {
+        for xattr in [DEFAULT_ACL, ACL] {
+            match sys::fremovexattr(&self.0, xattr) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     /// A path to `name` for the calls that take no directory handle. The kernel resolves its front
@@ -247,6 +278,7 @@ pub struct Walk {
     levels: Vec<Level>,
     path: Vec<u8>,
     leaving: bool,
+    has_xattrs: bool,
 }
 
 #[derive(Debug)]
@@ -262,7 +294,8 @@ impl Walk {
     /// Walks what is below `root`; the root itself is no event.
     pub fn new(root: Handle) -> io::Result<Self> {
         let dir = root.try_clone()?;
-        let mut walk = Self { root, dir, levels: Vec::new(), path: Vec::new(), leaving: false };
+        let (levels, path) = (Vec::new(), Vec::new());
+        let mut walk = Self { root, dir, levels, path, leaving: false, has_xattrs: false };
         walk.push_level()?;
         Ok(walk)
     }
@@ -281,6 +314,11 @@ impl Walk {
     pub fn name(&self) -> &OsStr {
         let start = self.path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
         OsStr::from_bytes(&self.path[start..])
+    }
+
+    /// Whether the regular file of the last event has xattrs.
+    pub fn has_xattrs(&self) -> bool {
+        self.has_xattrs
     }
 
     /// Goes on; `None` at the end.
@@ -308,11 +346,9 @@ impl Walk {
             self.push_level()?;
             return Ok(Some(WalkEvent::Enter(self.dir.own_metadata()?)));
         }
-        let metadata = if metadata.is_file() {
-            self.dir.metadata(&name)?.ok_or(Errno::NOENT)?
-        } else {
-            metadata
-        };
+        self.has_xattrs = metadata.is_file() && self.dir.has_xattrs(&name)?;
+        let metadata =
+            if self.has_xattrs { self.dir.see_through(&name, metadata)? } else { metadata };
         Ok(Some(WalkEvent::Leaf(metadata)))
     }
 

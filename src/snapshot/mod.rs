@@ -37,7 +37,7 @@ mod upper;
 mod upper_dir;
 mod view;
 
-pub use attributes::{Attributes, copy_xattrs};
+pub use attributes::Attributes;
 pub use copy::{Copied, copy_file};
 pub use error::{Escaped, SnapshotError};
 pub use handle::{Handle, Walk, WalkEvent};

@@ -115,6 +115,19 @@ fn merges_layers() {
 }
 
 #[test]
+fn a_plain_view_shows_the_directory_as_it_is() {
+    let mut stack = Stack::new();
+    stack.layer(|upper| write(&dir(upper, "a/b"), "f", "1"));
+    stack.layer(|upper| {
+        upper.root().whiteout(OsStr::new("a")).unwrap();
+        write(&dir(upper, "c/d"), "f", "2");
+    });
+    let plain = View::plain(Handle::open(&stack.layers[1]).unwrap()).unwrap();
+    assert_eq!(listing(&plain), ["a character device", "c/", "c/d/", "c/d/f=2"]);
+    assert_eq!(stack.shows(), ["c/", "c/d/", "c/d/f=2"]);
+}
+
+#[test]
 fn copied_up_directories_keep_mode_and_time() {
     let mut stack = Stack::new();
     stack.layer(|upper| {
@@ -191,6 +204,61 @@ fn hard_links_to_lower_files_are_copied_up() {
     let top = View::open([&stack.layers[1]]).unwrap();
     assert_eq!(listing(&top), ["a/", "a/f=content", "g=content"]);
     assert_eq!(top.lookup(Path::new("g")).unwrap().unwrap().metadata().nlink, 2);
+}
+
+/// Whoever runs this: root sets the owner, others note it down, and both read the same.
+#[test]
+fn owners_survive_users_that_cannot_set_them() {
+    let mut stack = Stack::new();
+    let theirs = Attributes { uid: 4321, gid: 1234, ..mine(0o4755, 7) };
+    stack.layer(|upper| {
+        upper.root().create_file(OsStr::new("f"), &theirs).unwrap().finish().unwrap();
+        upper.root().child(OsStr::new("d"), &theirs).unwrap();
+        upper.root().node(OsStr::new("n"), Kind::BlockDevice, (8, 1), &theirs).unwrap();
+    });
+    // Copied up, they are still the same.
+    stack.layer(|upper| write(&dir(upper, "d"), "x", ""));
+    for name in ["f", "d", "n"] {
+        let entry = stack.view().lookup(Path::new(name)).unwrap().unwrap();
+        assert_eq!(Attributes::of(entry.metadata()), theirs, "{name}");
+    }
+    let node = stack.view().lookup(Path::new("n")).unwrap().unwrap();
+    assert_eq!((node.kind(), node.metadata().rdev), (Kind::BlockDevice, (8, 1)));
+    stack.layer(|upper| {
+        let child = upper.root().child_with(OsStr::new("d"), &mine(0o700, 1)).unwrap();
+        child.set_attributes(&mine(0o711, 1)).unwrap();
+    });
+    let d = stack.view().lookup(Path::new("d")).unwrap().unwrap();
+    assert_eq!(Attributes::of(d.metadata()), mine(0o711, 1));
+}
+
+/// A folder of a user whose files are to be readable for a group hands its list down.
+#[test]
+fn access_lists_of_the_host_stay_out() {
+    let mut list = vec![2, 0, 0, 0];
+    for (tag, permissions, id) in [
+        (1_u16, 7_u16, u32::MAX),
+        (2, 7, 4321),
+        (4, 0, u32::MAX),
+        (16, 7, u32::MAX),
+        (32, 0, u32::MAX),
+    ] {
+        list.extend([tag.to_le_bytes(), permissions.to_le_bytes()].concat());
+        list.extend(id.to_le_bytes());
+    }
+    let mut stack = Stack::new();
+    let flags = rustix::fs::XattrFlags::empty();
+    let xattr = "system.posix_acl_default";
+    if rustix::fs::setxattr(stack.host.path(), xattr, &list, flags).is_err() {
+        println!("skipped: this file system has no access lists");
+        return;
+    }
+    stack.layer(|upper| write(&dir(upper, "d"), "f", ""));
+    let view = stack.view();
+    for (path, mode) in [("d", 0o755), ("d/f", 0o644)] {
+        let entry = view.lookup(Path::new(path)).unwrap().unwrap();
+        assert_eq!((entry.metadata().mode, view.xattrs(&entry).unwrap()), (mode, Vec::new()));
+    }
 }
 
 #[test]

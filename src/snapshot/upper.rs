@@ -1,10 +1,13 @@
 //! The topmost layer directory of a stack, to be written.
 
 use std::collections::HashMap;
-use std::fs;
+use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
+
+use rustix::io::Errno;
 
 use super::attributes::times;
 use super::dirs::Dirs;
@@ -46,10 +49,11 @@ pub(crate) struct Shared {
 
 impl Upper {
     /// Writes into `dir`, on top of `lowers`. The directory's own owner and mode are those of the
-    /// merged root, and stay as they are.
+    /// merged root, and stay as they are; access lists that it has inherited from the host go.
     pub fn new(dir: Handle, lowers: &View) -> Result<Self> {
         let root = Path::new("");
         let open_error = |error| SnapshotError::io("open", root, error);
+        dir.remove_own_acls().map_err(open_error)?;
         let mut layers = vec![dir.try_clone().map_err(open_error)?];
         let mut below = Vec::new();
         for lower in &lowers.layers().handles {
@@ -117,21 +121,46 @@ impl Upper {
     /// Sets the times of all directories that were made, copied up or given attributes. What is made
     /// in them later needs another call.
     pub fn finish(&self) -> Result<()> {
-        let times_of = self.shared.times().clone();
+        let mut times_of: Vec<_> =
+            self.shared.times().iter().map(|(path, mtime)| (path.clone(), *mtime)).collect();
+        times_of.sort();
+        let mut finder = Finder { top: &self.shared.top, near: Vec::new(), last: None };
         for (path, mtime) in times_of {
             let failed = |error| SnapshotError::io("set the time of", &path, error);
-            let Some(handle) = self.open_upper(&path).map_err(failed)? else { continue };
-            rustix::fs::futimens(&handle, &times(mtime)).map_err(|errno| failed(errno.into()))?;
+            if let Some(dir) = finder.find(&path).map_err(failed)? {
+                rustix::fs::futimens(dir, &times(mtime)).map_err(|errno| failed(errno.into()))?;
+            }
         }
         Ok(())
     }
+}
 
-    /// The directory `path` of this layer, unless it has been replaced meanwhile.
-    fn open_upper(&self, path: &Path) -> std::io::Result<Option<Handle>> {
-        use rustix::io::Errno;
-        let mut handle = self.shared.top.try_clone()?;
-        for component in path.components() {
-            match handle.directory(component.as_os_str()) {
+/// Opens directories of the topmost layer in the order of their paths, each by way of those before,
+/// which costs one call in most cases; from the root each time, a deep tree would cost its square.
+struct Finder<'a> {
+    top: &'a Handle,
+    /// The directories on the way to the last one, from the root down, as far as it makes sense to
+    /// keep them open.
+    near: Vec<(OsString, Handle)>,
+    last: Option<(PathBuf, Handle)>,
+}
+
+impl Finder<'_> {
+    /// The directory `path`, unless it has been replaced meanwhile.
+    fn find(&mut self, path: &Path) -> io::Result<Option<&Handle>> {
+        const NEAR: usize = 32;
+        let known = path.iter().zip(&self.near).take_while(|(part, (name, _))| part == name);
+        let known = known.count();
+        self.near.truncate(known);
+        let (mut handle, done) = match self.last.take() {
+            Some((last, handle)) if path.starts_with(&last) => (handle, last.iter().count()),
+            _ => {
+                let nearest = self.near.last().map_or(self.top, |(_, handle)| handle);
+                (nearest.try_clone()?, known)
+            }
+        };
+        for name in path.iter().skip(done) {
+            match handle.directory(name) {
                 Ok(child) => handle = child,
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
@@ -139,7 +168,13 @@ impl Upper {
                 },
             }
         }
-        Ok(Some(handle))
+        // One whose parents are not all kept open is not either: the rest would not fit to it.
+        if let (Some(name), true) = (path.file_name(), path.iter().count() == self.near.len() + 1)
+            && self.near.len() < NEAR
+        {
+            self.near.push((name.to_owned(), handle.try_clone()?));
+        }
+        Ok(Some(&self.last.insert((path.to_owned(), handle)).1))
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::attributes::{is_beyond_user, set_device_stub, set_on_fd, set_on_name, times};
 use super::dirs::Dirs;
-use super::handle::{Handle, OPAQUE};
+use super::handle::{DEFAULT_ACL, Handle, OPAQUE};
 use super::upper::Shared;
 use super::{
     Attributes, Entry, Kind, Metadata, Result, SnapshotError, Stub, copy_file, remove_tree,
@@ -34,8 +34,8 @@ struct Node {
     lower: Dirs,
     /// Set when this handle made the directory opaque, so that the lower ones no longer show.
     opaque: AtomicBool,
-    /// Where new files inherit the group from the directory.
-    set_gid: bool,
+    /// Whether new files take their group or mode from the directory rather than from their maker.
+    bequeaths: bool,
     path: PathBuf,
 }
 
@@ -46,10 +46,12 @@ impl UpperDir {
         lower: Dirs,
         path: PathBuf,
     ) -> Result<Self> {
-        let stat = sys::fstat(&handle).map_err(|errno| SnapshotError::io("read", &path, errno))?;
+        let failed = |error: io::Error| SnapshotError::io("read", &path, error);
+        let stat = sys::fstat(&handle).map_err(|errno| failed(errno.into()))?;
         let set_gid = Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
+        let bequeaths = set_gid || handle.xattr(None, DEFAULT_ACL).map_err(failed)?.is_some();
         let opaque = AtomicBool::new(false);
-        Ok(Self(Arc::new(Node { shared, handle, lower, opaque, set_gid, path })))
+        Ok(Self(Arc::new(Node { shared, handle, lower, opaque, bequeaths, path })))
     }
 
     /// The directories that it consists of, topmost first.
@@ -191,12 +193,12 @@ impl UpperDir {
         let mode = attributes.mode & 0o777 | 0o600;
         let fd = self.place(name, || self.open_new(name, mode))?;
         let (uid, gid) = self.0.shared.maker;
-        let has_owner = !self.0.set_gid && (attributes.uid, attributes.gid) == (uid, gid);
+        let has_owner = (attributes.uid, attributes.gid) == (uid, gid);
         Ok(NewFile {
             file: File::from(fd),
             attributes,
-            has_owner,
-            has_mode: attributes.mode == mode & !self.0.shared.umask,
+            has_owner: has_owner && !self.0.bequeaths,
+            has_mode: attributes.mode == mode & !self.0.shared.umask && !self.0.bequeaths,
             path: self.0.path.join(name),
         })
     }
@@ -306,7 +308,8 @@ impl UpperDir {
             Kind::File => {
                 let content = source.file(name).map_err(failed)?;
                 let new = self.create_file(name, &attributes)?;
-                copy_file(&content, new.file(), found.metadata.size, None)?;
+                copy_file(&content, new.file(), found.metadata.size, None)
+                    .map_err(|error| error.at(&self.0.path.join(name)))?;
                 new.finish()
             }
             Kind::Symlink => {

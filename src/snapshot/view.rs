@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::dirs::{Dirs, Found};
 use super::handle::Handle;
-use super::{Kind, Metadata, Result, SnapshotError};
+use super::{Attributes, Kind, Metadata, Result, SnapshotError};
 
 /// A read-only root file system: a stack of layer directories merged, or one directory of the host.
 ///
@@ -140,6 +140,11 @@ impl View {
         }
         let (dir, name) = entry.place();
         dir.xattrs(Some(name)).map_err(|error| entry.error("read the attributes of", error))
+    }
+
+    /// All that a faithful copy of an entry is given besides its content: xattrs, too.
+    pub fn attributes(&self, entry: &Entry) -> Result<Attributes> {
+        Ok(Attributes { xattrs: self.xattrs(entry)?, ..Attributes::of(entry.metadata()) })
     }
 }
 

@@ -264,7 +264,8 @@ impl Copier<'_> {
         name: &OsStr,
     ) -> Result<(), BuildError> {
         let metadata = entry.metadata();
-        let shared = metadata.is_file() && metadata.nlink > 1;
+        // As BuildKit: files of a context that are one file on the host are several in the image.
+        let shared = source.keep_owners && metadata.is_file() && metadata.nlink > 1;
         if shared && self.link_again(entry, dir, name)? {
             return Ok(());
         }
