@@ -180,8 +180,9 @@ impl Line {
         let first = self.places.first()?.0;
         let last = self.places.last()?.0;
         (span.start <= last && span.end >= first).then_some(())?;
-        let (start, end) = (place(span.start)?, place(span.end)?);
-        Some(start..end.max(start + usize::from(start < self.shown.len())))
+        // At least one character is marked.
+        let (start, end) = (place(span.start)?, place(span.end.max(span.start + 1))?);
+        Some(start..end.max(start))
     }
 }
 

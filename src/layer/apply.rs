@@ -71,6 +71,13 @@ pub fn apply(archive: impl Read, upper: &Upper, options: Options) -> Result<Appl
 
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// Fewer zeros than a block of a file system are not worth a hole.
+const HOLE_BYTES: usize = 4 << 10;
+
+/// How deep directories may lie in one another. No real image comes near it, and most programs that
+/// walk or remove trees by recursion end somewhere above.
+const MAX_DEPTH: usize = 512;
+
 /// How many directories on the way to the last entry are kept open: enough for any real tree.
 const CHAIN_LENGTH: usize = 32;
 
@@ -97,6 +104,9 @@ impl Unpacker<'_> {
             // called so is skipped, as Docker does.
             return Ok(());
         };
+        if path.iter().count() > MAX_DEPTH {
+            return Err(refused(Refusal::TooDeep));
+        }
         if path.iter().any(|part| part.as_bytes().starts_with(WHITEOUT)) {
             if !self.options.whiteouts {
                 return Err(refused(Refusal::Unrepresentable));
@@ -186,13 +196,10 @@ impl Unpacker<'_> {
         let write_error = |error| failed(SnapshotError::io("write", path, error));
         self.applied.bytes += members.content_bytes();
         match &member.sparse {
-            None => loop {
-                let read = members.read_content(&mut self.buffer)?;
-                if read == 0 {
-                    break;
-                }
-                new.file().write_all(&self.buffer[..read]).map_err(write_error)?;
-            },
+            None => {
+                let size = self.content(&new, members, write_error)?;
+                new.file().set_len(size).map_err(write_error)?;
+            }
             Some(map) => {
                 for &(offset, bytes) in map.stretches() {
                     self.stretch(&new, offset, bytes, members, write_error)?;
@@ -201,6 +208,27 @@ impl Unpacker<'_> {
             }
         }
         new.finish().map_err(failed)
+    }
+
+    /// Writes an entry's content and gives its size. Long runs of zeros become holes.
+    fn content<R: Read>(
+        &mut self,
+        new: &NewFile<'_>,
+        members: &mut Members<R>,
+        write_error: impl Fn(std::io::Error) -> LayerError,
+    ) -> Result<u64> {
+        let mut offset = 0;
+        loop {
+            let read = members.read_content(&mut self.buffer)?;
+            if read == 0 {
+                return Ok(offset);
+            }
+            let piece = &self.buffer[..read];
+            if read < HOLE_BYTES || piece.iter().any(|byte| *byte != 0) {
+                new.file().write_all_at(piece, offset).map_err(&write_error)?;
+            }
+            offset += read as u64;
+        }
     }
 
     fn stretch<R: Read>(

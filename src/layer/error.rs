@@ -93,9 +93,9 @@ pub enum Malformed {
 /// Why an entry must not or cannot be part of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The archive's root is something else than a directory.
-    #[error("stands for the root, which can only be a directory")]
-    Root,
+    /// More directories in one another than anything needs.
+    #[error("is more than 512 directories deep")]
+    TooDeep,
     /// A hard link's target does not exist in the root.
     #[error("is a hard link to a file that is not there")]
     MissingTarget,
