@@ -63,8 +63,11 @@ pub(super) fn execute(
     for item in &op.items {
         match item {
             CopyItem::Inline { name, text } => copier.inline(op, name, text)?,
-            CopyItem::Files { from, unpack, .. } => {
+            CopyItem::Files { from, unpack, pivot, .. } => {
                 let source = work.inputs.source(*from)?;
+                if pivot.is_some() {
+                    copier.new_destination(&op.destination)?;
+                }
                 for root in select(&source, item, &op.excludes)? {
                     copier.root(&source, &root, &op.destination, *unpack)?;
                 }
@@ -177,6 +180,18 @@ impl Copier<'_> {
             };
         }
         Ok(dir)
+    }
+
+    /// With `--parents`, `--chmod` holds for the destination too where it is made.
+    fn new_destination(&self, destination: &str) -> Result<(), BuildError> {
+        let path = Path::new(destination);
+        if self.mode.is_some() && self.find(path)?.entry.is_none() {
+            let (uid, gid) = self.owner.unwrap_or((0, 0));
+            let mode = self.mode_of(0o755, true);
+            let attributes = Attributes { mode, uid, gid, mtime: self.now, xattrs: Vec::new() };
+            self.directory(path)?.set_attributes(&attributes)?;
+        }
+        Ok(())
     }
 
     /// What is at a path of the destination, whose folders are there.
