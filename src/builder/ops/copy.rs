@@ -26,7 +26,7 @@ use crate::builder::BuildError;
 use crate::builder::graph::{CopyItem, CopyOp, Mode};
 use crate::layer;
 use crate::snapshot::{
-    Attributes, Entry, Kind, Resolved, SnapshotError, Timestamp, Upper, UpperDir, copy_file,
+    Attributes, Entry, Kind, Metadata, Resolved, SnapshotError, Timestamp, Upper, UpperDir, copy_file,
 };
 use crate::store::StagedLayer;
 
@@ -223,21 +223,37 @@ impl Copier<'_> {
         for folder in root.folders.iter().skip(1) {
             self.make_folder(source, folder, &top)?;
         }
-        root.folders.par_iter().try_for_each(|folder| {
-            if folder.files.is_empty() {
-                return Ok(());
-            }
-            let dir = open_below(&top, &folder.relative)?;
-            let Some(from) = source.view.lookup(&folder.path)? else {
-                return Err(vanished(&folder.path));
-            };
-            for (name, _) in &folder.files {
-                let entry = source.view.child(&from, name)?;
-                let entry = entry.ok_or_else(|| vanished(&folder.path.join(name)))?;
-                self.entry(source, &entry, &dir, name)?;
-            }
-            Ok(())
-        })
+        root.folders
+            .par_iter()
+            .try_for_each(|folder| self.files(source, folder, &top, |file| !has_names(source, file)))?;
+        // Files with several names come one after another, so that the first is always the same.
+        root.folders
+            .iter()
+            .try_for_each(|folder| self.files(source, folder, &top, |file| has_names(source, file)))
+    }
+
+    /// Copies those files of a folder that are `wanted`.
+    fn files(
+        &self,
+        source: &Source<'_>,
+        folder: &Folder,
+        top: &UpperDir,
+        wanted: impl Fn(&Metadata) -> bool,
+    ) -> Result<(), BuildError> {
+        let mut files = folder.files.iter().filter(|(_, metadata)| wanted(metadata)).peekable();
+        if files.peek().is_none() {
+            return Ok(());
+        }
+        let dir = open_below(top, &folder.relative)?;
+        let Some(from) = source.view.lookup(&folder.path)? else {
+            return Err(vanished(&folder.path));
+        };
+        for (name, _) in files {
+            let entry = source.view.child(&from, name)?;
+            let entry = entry.ok_or_else(|| vanished(&folder.path.join(name)))?;
+            self.entry(source, &entry, &dir, name)?;
+        }
+        Ok(())
     }
 
     /// Makes a folder below the destination, or gives one that is there the source's attributes.
@@ -279,8 +295,7 @@ impl Copier<'_> {
         name: &OsStr,
     ) -> Result<(), BuildError> {
         let metadata = entry.metadata();
-        // As BuildKit: files of a context that are one file on the host are several in the image.
-        let shared = source.keep_owners && metadata.is_file() && metadata.nlink > 1;
+        let shared = has_names(source, metadata);
         if shared && self.link_again(entry, dir, name)? {
             return Ok(());
         }
@@ -340,7 +355,9 @@ impl Copier<'_> {
         source.keep_owners
             && self.owner.is_none()
             && self.mode.is_none()
-            && self.clamped.is_none_or(|epoch| entry.metadata().mtime.secs < epoch)
+            && self.clamped.is_none_or(|epoch| {
+                entry.metadata().mtime <= Timestamp::from_secs(epoch)
+            })
     }
 
     fn attributes(&self, source: &Source<'_>, entry: &Entry) -> Result<Attributes, BuildError> {
@@ -384,6 +401,12 @@ impl Copier<'_> {
         layer::apply(archive, &self.upper.below(&dir)?, options).map_err(failed)?;
         Ok(true)
     }
+}
+
+/// Whether a file has several names that are to be one file in the copy too. As BuildKit: files of a
+/// context that are one on the host are several in the image.
+fn has_names(source: &Source<'_>, metadata: &Metadata) -> bool {
+    source.keep_owners && metadata.is_file() && metadata.nlink > 1
 }
 
 fn not_a_folder(path: &Path) -> BuildError {
