@@ -11,7 +11,7 @@
 //! Links in the destination are followed inside the root; links at the end of a source are followed
 //! inside the source; links met below a copied folder are copied as links.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -59,6 +59,7 @@ pub(super) fn execute(
         clamped: work.epoch,
         follow: !op.link,
         linked: Mutex::default(),
+        shared: Mutex::default(),
     };
     for item in &op.items {
         match item {
@@ -86,7 +87,8 @@ pub(super) fn copy_tree(
     now: Timestamp,
 ) -> Result<(), BuildError> {
     let (owner, mode, clamped, follow) = (None, None, None, true);
-    let copier = Copier { upper, owner, mode, now, clamped, follow, linked: Mutex::default() };
+    let (linked, shared) = (Mutex::default(), Mutex::default());
+    let copier = Copier { upper, owner, mode, now, clamped, follow, linked, shared };
     for root in roots {
         copier.root(source, root, destination, false)?;
     }
@@ -103,8 +105,11 @@ struct Copier<'a> {
     clamped: Option<i64>,
     /// Whether links in the destination lead on, or are replaced, as with `--link`.
     follow: bool,
-    /// Where the files with several names went, by device, inode and layer.
-    linked: Mutex<HashMap<(u64, u64), (PathBuf, OsString)>>,
+    /// Where files with several names went, by device, inode and the source's layer.
+    linked: Mutex<HashMap<(u64, u64, usize), (PathBuf, OsString)>>,
+    /// The files that are in this layer and in another, by device and inode: once each, as twice
+    /// would be hard links of one another.
+    shared: Mutex<HashSet<(u64, u64)>>,
 }
 
 impl Copier<'_> {
@@ -313,7 +318,7 @@ impl Copier<'_> {
         if shared {
             let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
             let place = (dir.path().to_owned(), name.to_owned());
-            linked.entry((metadata.dev, metadata.ino)).or_insert(place);
+            linked.entry((metadata.dev, metadata.ino, entry.layer())).or_insert(place);
         }
         Ok(())
     }
@@ -323,7 +328,7 @@ impl Copier<'_> {
         let metadata = entry.metadata();
         let known = {
             let linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
-            linked.get(&(metadata.dev, metadata.ino)).cloned()
+            linked.get(&(metadata.dev, metadata.ino, entry.layer())).cloned()
         };
         let Some((first_dir, first_name)) = known else { return Ok(false) };
         let first = open_below(&self.upper.root(), &first_dir)?;
@@ -340,8 +345,12 @@ impl Copier<'_> {
         attributes: &Attributes,
     ) -> Result<(), BuildError> {
         let metadata = entry.metadata();
-        if self.may_share(source, entry) && dir.link_entry(name, entry).is_ok() {
-            return Ok(());
+        if self.may_share(source, entry) {
+            let id = (metadata.dev, metadata.ino);
+            let first = self.shared.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+            if first && dir.link_entry(name, entry).is_ok() {
+                return Ok(());
+            }
         }
         let from = source.view.open_file(entry)?;
         let new = dir.create_file(name, attributes)?;
