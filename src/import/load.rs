@@ -37,7 +37,7 @@ pub fn load(store: &Store, input: impl Read + Send) -> Result<Vec<Loaded>, Impor
     let docker = docker_manifest(&archive)?;
     let mut made = Vec::new();
     let found = match archive.document("index.json")? {
-        Some(index) => with_docker_names(layout::images(&archive, &index)?, docker)?,
+        Some(index) => with_docker_names(layout::images(&archive, &index)?, docker.as_deref())?,
         None => docker_images(store, &archive, docker.ok_or(ImportError::NoIndex)?, &mut made)?,
     };
     let mut images = Vec::new();
@@ -91,9 +91,9 @@ impl DockerImage {
 /// Adds Docker's names to the images of a layout that are the same.
 fn with_docker_names(
     mut found: Vec<Found>,
-    docker: Option<Vec<DockerImage>>,
+    docker: Option<&[DockerImage]>,
 ) -> Result<Vec<Found>, ImportError> {
-    for image in docker.iter().flatten() {
+    for image in docker.unwrap_or_default() {
         let hex = image.config.rsplit('/').next().unwrap_or_default();
         let hex = hex.strip_suffix(".json").unwrap_or(hex);
         let same = |found: &&mut Found| found.manifest.config().digest.hex() == hex;

@@ -98,7 +98,10 @@ impl Store {
             return Ok(());
         }
         if record.created.is_some() {
-            return Err(format!("the layer's files have changed: they pack to {}", content.diff_id));
+            return Err(format!(
+                "the layer's files have changed: they pack to {}",
+                content.diff_id
+            ));
         }
         let Some(descriptor) = self.descriptor_of(record) else { return Ok(()) };
         let again = self.unpacked_again(record, &descriptor).map_err(|err| text(&err))?;

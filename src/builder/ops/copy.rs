@@ -26,7 +26,8 @@ use crate::builder::BuildError;
 use crate::builder::graph::{CopyItem, CopyOp, Mode};
 use crate::layer;
 use crate::snapshot::{
-    Attributes, Entry, Kind, Metadata, Resolved, SnapshotError, Timestamp, Upper, UpperDir, copy_file,
+    Attributes, Entry, Kind, Metadata, Resolved, SnapshotError, Timestamp, Upper, UpperDir,
+    copy_file,
 };
 use crate::store::StagedLayer;
 
@@ -95,6 +96,9 @@ pub(super) fn copy_tree(
     Ok(upper.finish()?)
 }
 
+/// Device, inode, and the layer of the source that holds it.
+type FileId = (u64, u64, usize);
+
 struct Copier<'a> {
     upper: &'a Upper,
     /// The numbers of `--chown`.
@@ -106,7 +110,7 @@ struct Copier<'a> {
     /// Whether links in the destination lead on, or are replaced, as with `--link`.
     follow: bool,
     /// Where files with several names went, by device, inode and the source's layer.
-    linked: Mutex<HashMap<(u64, u64, usize), (PathBuf, OsString)>>,
+    linked: Mutex<HashMap<FileId, (PathBuf, OsString)>>,
     /// The files that are in this layer and in another, by device and inode: once each, as twice
     /// would be hard links of one another.
     shared: Mutex<HashSet<(u64, u64)>>,
@@ -228,9 +232,9 @@ impl Copier<'_> {
         for folder in root.folders.iter().skip(1) {
             self.make_folder(source, folder, &top)?;
         }
-        root.folders
-            .par_iter()
-            .try_for_each(|folder| self.files(source, folder, &top, |file| !has_names(source, file)))?;
+        root.folders.par_iter().try_for_each(|folder| {
+            self.files(source, folder, &top, |file| !has_names(source, file))
+        })?;
         // Files with several names come one after another, so that the first is always the same.
         root.folders
             .iter()
@@ -364,9 +368,9 @@ impl Copier<'_> {
         source.keep_owners
             && self.owner.is_none()
             && self.mode.is_none()
-            && self.clamped.is_none_or(|epoch| {
-                entry.metadata().mtime <= Timestamp::from_secs(epoch)
-            })
+            && self
+                .clamped
+                .is_none_or(|epoch| entry.metadata().mtime <= Timestamp::from_secs(epoch))
     }
 
     fn attributes(&self, source: &Source<'_>, entry: &Entry) -> Result<Attributes, BuildError> {
@@ -376,8 +380,7 @@ impl Copier<'_> {
             // As BuildKit: what a context grants counts for nothing in the image.
             xattrs.retain(|(name, _)| name != "security.capability");
         }
-        let default_owner =
-            if source.keep_owners { (metadata.uid, metadata.gid) } else { (0, 0) };
+        let default_owner = if source.keep_owners { (metadata.uid, metadata.gid) } else { (0, 0) };
         let (uid, gid) = self.owner.unwrap_or(default_owner);
         let mode = self.mode_of(metadata.mode, metadata.is_dir());
         Ok(Attributes { mode, uid, gid, mtime: metadata.mtime, xattrs })

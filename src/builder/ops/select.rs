@@ -193,7 +193,9 @@ impl Source<'_> {
                     decision if child.is_dir() => {
                         below.push((child, path, index, matches!(decision, Decision::Take)));
                     }
-                    Decision::Take => files.push((child.name().to_owned(), child.metadata().clone())),
+                    Decision::Take => {
+                        files.push((child.name().to_owned(), child.metadata().clone()));
+                    }
                     Decision::LookInside => {}
                 }
             }
@@ -328,9 +330,8 @@ fn without_empty(folders: Vec<Folder>) -> Vec<Folder> {
 }
 
 fn patterns(texts: &[String]) -> Result<Ignore, BuildError> {
-    Ignore::from_patterns(texts.iter().map(String::as_bytes)).map_err(|err| {
-        BuildError::Copy(format!("invalid pattern: {err}"))
-    })
+    Ignore::from_patterns(texts.iter().map(String::as_bytes))
+        .map_err(|err| BuildError::Copy(format!("invalid pattern: {err}")))
 }
 
 /// Something that was there a moment ago.
