@@ -144,9 +144,10 @@ pub(super) fn on_window_change(to: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives every signal its default action: Rust ignores SIGPIPE, and mica may have been started with
-/// others ignored, which execve would pass on.
+/// Gives every signal its default action and lets all through: Rust ignores SIGPIPE, mica blocks those
+/// that it waits for, and may have been started with others ignored; execve would pass all that on.
 pub(super) fn reset_signals() {
+    let _refused_by_nobody = nix::sys::signal::SigSet::empty().thread_set_mask();
     for signal in 1..libc::SIGRTMIN() {
         // SAFETY: SIG_DFL is no function of ours. KILL and STOP refuse, which is as well.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
