@@ -77,7 +77,7 @@ pub(super) enum ImageCommand {
 pub(super) enum SystemCommand {
     /// Verify everything in the store
     Check(CheckArgs),
-    /// Remove the build cache and everything that no image needs
+    /// Remove the build cache, images without a name, and what no other image needs
     Prune,
 }
 
