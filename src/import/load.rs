@@ -6,6 +6,7 @@ use std::io::Read;
 
 use serde::Deserialize;
 
+use super::layout::Found;
 use super::members::{Archive, is_inside};
 use super::{ImportError, layout};
 use crate::layer::Format;
@@ -20,13 +21,6 @@ pub struct Loaded {
     pub id: Digest,
     /// The names that the archive gives it.
     pub names: Vec<Reference>,
-}
-
-/// An image of an archive.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) manifest: Manifest,
-    pub(super) names: Vec<Reference>,
 }
 
 /// Loads all images of an archive, plain or compressed.

@@ -68,8 +68,8 @@ impl Store {
         let dir = staged.fs();
         let handle = Handle::open(&dir).map_err(StoreError::io("open", &dir))?;
         let upper = Upper::new(handle, &lowers)?;
-        let (_, decoder) = layer::open_archive(blob)
-            .map_err(StoreError::io("read a blob of", self.path()))?;
+        let (_, decoder) =
+            layer::open_archive(blob).map_err(StoreError::io("read a blob of", self.path()))?;
         let mut tar = HashingReader::new(decoder);
         layer::apply(&mut tar, &upper, layer::Options::LAYER)
             .map_err(|source| StoreError::Layer { layer: diff_id.0, source })?;
