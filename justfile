@@ -16,8 +16,10 @@ test NAME='':
 doc:
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
 
-# Run the tests and review what snapshots changed (needs cargo-insta)
+# Write anew what tests expect of testdata/dockerfiles, and review inline snapshots (needs cargo-insta)
 snap:
+    UPDATE_TESTDATA=1 cargo test --lib parser
+    git diff testdata
     cargo insta test --review
 
 # Fuzz a target of fuzz/fuzz_targets until it fails or SECONDS are over (needs cargo-fuzz and a nightly compiler)
@@ -27,6 +29,10 @@ fuzz NAME SECONDS='60':
 # Time the example: a build from nothing, then one that changes nothing
 bench:
     cargo build --release
-    #BENCH
+    rm -rf target/bench
+    bash -c 'time target/release/mica --root target/bench build -q --build-context mica=target/release examples/hello'
+    bash -c 'time target/release/mica --root target/bench build -q --build-context mica=target/release examples/hello'
+
+# Which lines the tests reach (needs cargo-llvm-cov)
 cov:
     cargo llvm-cov --open
