@@ -16,15 +16,18 @@ pub(super) fn assemble(
     let Lowered { mut config, base_layers, base_history, .. } = lowered;
     let mut layers = base_layers;
     let base = layers.len();
-    let mut stack: Vec<_> = snapshot.layers().collect();
-    stack.reverse();
+    let mut records = match snapshot.chain()? {
+        Some(chain) => services.store.layers_of(chain)?,
+        None => Vec::new(),
+    };
+    records.reverse();
     let mut created = Vec::new();
     config.rootfs.diff_ids.truncate(base);
-    for layer in stack.into_iter().skip(base) {
-        let (diff_id, size) = layer.tar()?;
-        config.rootfs.diff_ids.push(diff_id);
-        layers.push(Descriptor::new(MediaType::ImageLayer, diff_id.0, size));
-        created.push(layer.created().map(str::to_owned));
+    // What the store says counts: of two steps that made the same layer, one has given it its time.
+    for record in records.into_iter().skip(base) {
+        config.rootfs.diff_ids.push(record.diff_id);
+        layers.push(Descriptor::new(MediaType::ImageLayer, record.diff_id.0, record.size));
+        created.push(record.created);
     }
     // An instruction without a layer was done when the layer before it was; the first ones, when
     // the base was made.

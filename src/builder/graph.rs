@@ -175,8 +175,6 @@ pub struct CopyOp {
     pub owner: Option<String>,
     /// The mode of `--chmod`, octal or symbolic.
     pub mode: Option<Mode>,
-    /// `--link`: whether links in the destination are replaced rather than followed.
-    pub link: bool,
     /// What the sources do not include, as patterns of a `.dockerignore`.
     pub excludes: Vec<String>,
     /// Whether the owners in the source stay: those of a context become root.
@@ -386,7 +384,6 @@ impl CopyOp {
             Some(Mode::Octal(mode)) => key.number("mode", (*mode).into()),
             Some(Mode::Symbolic(mode)) => key.field("mode", mode),
         }
-        key.number("link", self.link.into());
         key.number("keep owners", self.keep_owners.into());
         key.list("excludes", &self.excludes);
         for item in &self.items {

@@ -142,19 +142,6 @@ impl Layer {
         let Some(staged) = staged else { return Ok(None) };
         Ok(Some(staged.seal(parent, &packed, Some(fresh.created.clone()))?))
     }
-
-    /// When it was made here.
-    pub(super) fn created(&self) -> Option<&str> {
-        match &self.state {
-            State::Stored(record) => record.created.as_deref(),
-            State::Fresh(fresh) => Some(&fresh.created),
-        }
-    }
-
-    /// The digest and the size of its tar; waits for them.
-    pub(super) fn tar(&self) -> Result<(crate::oci::DiffId, u64), BuildError> {
-        self.packed().map(|packed| (packed.diff_id, packed.size))
-    }
 }
 
 fn hash(dir: &Path) -> Result<Packed, Box<dyn std::error::Error>> {

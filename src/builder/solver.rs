@@ -289,7 +289,8 @@ impl<'a> Solver<'a> {
         let mut layers = Vec::new();
         for made in &made {
             if let Some(layer) = made.snapshot.top() {
-                layers.extend(layer.seal()?);
+                let vertex = self.graph.get(made.id);
+                layers.extend(layer.seal().map_err(|err| err.at(vertex))?);
             }
         }
         let services = self.services;

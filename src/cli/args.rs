@@ -95,7 +95,7 @@ pub(super) struct BuildArgs {
     /// Set an ARG; without a value it is taken from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// Another folder, image or layout that the Dockerfile can name
+    /// Another folder, or an image (docker-image://…), that the Dockerfile can name
     #[arg(long, value_name = "NAME=VALUE")]
     pub build_context: Vec<String>,
     /// Stage to build [default: the last]

@@ -31,9 +31,7 @@ pub(super) fn usage(err: &clap::Error) -> ExitCode {
 
 /// Shows an error, once, and gives the exit status for it.
 pub(super) fn error(err: &CliError) -> ExitCode {
-    if let CliError::Stdout(source) = err
-        && source.kind() == io::ErrorKind::BrokenPipe
-    {
+    if is_broken_pipe(err) {
         return ExitCode::from(FAILED);
     }
     match err {
@@ -51,6 +49,23 @@ pub(super) fn error(err: &CliError) -> ExitCode {
         CliError::Sandbox(err) => ExitCode::from(err.exit_code()),
         _ => ExitCode::from(FAILED),
     }
+}
+
+/// Whether whoever read our output has gone away, which needs no words.
+fn is_broken_pipe(err: &CliError) -> bool {
+    let mut cause: Option<&dyn Error> = match err {
+        CliError::Stdout(source) => Some(source),
+        CliError::Export(source) => Some(source),
+        _ => None,
+    };
+    while let Some(err) = cause {
+        let io = err.downcast_ref::<io::Error>();
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe) {
+            return true;
+        }
+        cause = err.source();
+    }
+    false
 }
 
 fn build(file: &str, text: &str, err: &BuildError) -> ExitCode {

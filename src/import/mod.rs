@@ -30,6 +30,9 @@ pub enum ImportError {
     /// The archive has neither an `index.json` nor a `manifest.json`.
     #[error("the archive holds no image: it has neither `index.json` nor `manifest.json`")]
     NoIndex,
+    /// The tar of a root file system holds nothing.
+    #[error("the archive is empty")]
+    Empty,
     /// The archive has an index without images for this platform.
     #[error("the archive holds no image for {0}")]
     NoImage(String),

@@ -44,7 +44,10 @@ pub fn root_fs(
     let (_, tar) = layer::open_archive(input).map_err(ImportError::Read)?;
     let below = View::new(Vec::new()).map_err(StoreError::from)?;
     let upper = Upper::new(open(&dir)?, &below).map_err(StoreError::from)?;
-    layer::apply(tar, &upper, layer::Options::ARCHIVE)?;
+    let applied = layer::apply(tar, &upper, layer::Options::ARCHIVE)?;
+    if applied.entries == 0 {
+        return Err(ImportError::Empty);
+    }
     drop(upper);
     let packed = layer::pack(&open(&dir)?, std::io::sink())?;
     let mut config = ImageConfig::scratch(&Platform::host());

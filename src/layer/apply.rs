@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::members::{Member, MemberKind, Members};
-use super::{AUFS, LayerError, OPAQUE, Refusal, Result, WHITEOUT};
+use super::{AUFS, LayerError, MAX_DEPTH, OPAQUE, Refusal, Result, WHITEOUT};
 use crate::snapshot::{Attributes, Kind, NewFile, SnapshotError, Timestamp, Upper, UpperDir};
 
 /// How an archive is meant.
@@ -73,10 +73,6 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// Fewer zeros than a block of a file system are not worth a hole.
 const HOLE_BYTES: usize = 4 << 10;
-
-/// How deep directories may lie in one another. No real image comes near it, and most programs that
-/// walk or remove trees by recursion end somewhere above.
-const MAX_DEPTH: usize = 512;
 
 /// How many directories on the way to the last entry are kept open: enough for any real tree.
 const CHAIN_LENGTH: usize = 32;

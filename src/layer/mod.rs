@@ -32,6 +32,9 @@ pub use times::clamp_times;
 /// What the functions of this module return.
 pub type Result<T> = std::result::Result<T, LayerError>;
 
+/// How deep directories may lie in one another. No real image comes near it, and most programs that
+/// walk or remove trees by recursion end somewhere above.
+const MAX_DEPTH: usize = 512;
 /// What the names of files begin with that stand for a deletion (image spec, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 /// The file that hides all that lower layers have in its directory.

@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use super::header::BLOCK_BYTES;
-use super::{LayerError, OPAQUE, Refusal, Result, WHITEOUT};
+use super::{LayerError, MAX_DEPTH, OPAQUE, Refusal, Result, WHITEOUT};
 use crate::oci::{DiffId, Digest, HashingWriter};
 use crate::snapshot::{Handle, Kind, Metadata, Walk, WalkEvent};
 
@@ -69,6 +69,10 @@ pub fn pack(layer: &Handle, out: impl Write) -> Result<Packed> {
     let mut walk = Walk::new(root_handle).map_err(|error| failed(root, error))?;
     while let Some(event) = walk.advance().map_err(|error| failed(walk.path(), error))? {
         match event {
+            WalkEvent::Enter(_) if walk.path().iter().count() > MAX_DEPTH => {
+                let (path, reason) = (walk.path().to_owned(), Refusal::TooDeep);
+                return Err(LayerError::Refused { path, reason });
+            }
             WalkEvent::Enter(metadata) => packer.directory(&walk, &metadata)?,
             WalkEvent::Leaf(metadata) => packer.leaf(&walk, &metadata)?,
             WalkEvent::Leave => {}

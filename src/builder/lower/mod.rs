@@ -132,6 +132,7 @@ pub(super) fn lower(
         image_vertices: HashMap::new(),
         warnings: Vec::new(),
     };
+    lowering.note_frontend(dockerfile);
     lowering.require(target)?;
     let Some(mut state) = lowering.states[target].take() else {
         return Err(BuildError::Cancelled);
@@ -214,6 +215,16 @@ impl Site<'_> {
 }
 
 impl Lowering<'_> {
+    /// `# syntax=` names a program that BuildKit would fetch and run. mica reads the language itself.
+    fn note_frontend(&mut self, dockerfile: &Dockerfile) {
+        let Some(syntax) = dockerfile.directive("syntax") else { return };
+        if !syntax.value.contains("docker/dockerfile") {
+            let message =
+                "the frontend is not fetched: the Dockerfile is read as BuildKit's own has it";
+            self.warnings.push(Diagnostic::warning("syntax", syntax.value_span, message));
+        }
+    }
+
     /// Does a stage and all stages that it needs. Those that can be seen in the Dockerfile come
     /// first and in its order, so that a long chain of stages needs no deep stack.
     fn require(&mut self, stage: usize) -> Result<(), BuildError> {
@@ -293,11 +304,20 @@ impl Lowering<'_> {
         } else if base == "scratch" {
             State::scratch(&platform)
         } else {
-            self.state_of_image(&base, span)?
+            let state = self.state_of_image(&base, span)?;
+            self.check_platform(&base, &state.config.platform(), &platform, span);
+            state
         };
         let triggers = std::mem::take(&mut state.config.config.on_build);
         state.begin();
         Ok((state, triggers))
+    }
+
+    fn check_platform(&mut self, base: &str, found: &Platform, wanted: &Platform, span: Span) {
+        if (&found.os, &found.architecture) != (&wanted.os, &wanted.architecture) {
+            let message = format!("base image `{base}` is for {found}, the build for {wanted}");
+            self.warnings.push(Diagnostic::warning("InvalidBaseImagePlatform", span, message));
+        }
     }
 
     fn state_of_context(&mut self, name: &str, span: Span) -> Result<State, BuildError> {

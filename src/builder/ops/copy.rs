@@ -13,7 +13,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -26,8 +26,7 @@ use crate::builder::BuildError;
 use crate::builder::graph::{CopyItem, CopyOp, Mode};
 use crate::layer;
 use crate::snapshot::{
-    Attributes, Entry, Kind, Metadata, Resolved, SnapshotError, Timestamp, Upper, UpperDir,
-    copy_file,
+    Attributes, Entry, Kind, Metadata, SnapshotError, Timestamp, Upper, UpperDir, copy_file,
 };
 use crate::store::StagedLayer;
 
@@ -58,18 +57,14 @@ pub(super) fn execute(
         mode: op.mode.as_ref(),
         now: work.now(),
         clamped: work.epoch,
-        follow: !op.link,
         linked: Mutex::default(),
         shared: Mutex::default(),
     };
     for item in &op.items {
         match item {
             CopyItem::Inline { name, text } => copier.inline(op, name, text)?,
-            CopyItem::Files { from, unpack, pivot, .. } => {
+            CopyItem::Files { from, unpack, .. } => {
                 let source = work.inputs.source(*from)?;
-                if pivot.is_some() {
-                    copier.new_destination(&op.destination)?;
-                }
                 for root in select(&source, item, &op.excludes)? {
                     copier.root(&source, &root, &op.destination, *unpack)?;
                 }
@@ -87,9 +82,9 @@ pub(super) fn copy_tree(
     destination: &str,
     now: Timestamp,
 ) -> Result<(), BuildError> {
-    let (owner, mode, clamped, follow) = (None, None, None, true);
+    let (owner, mode, clamped) = (None, None, None);
     let (linked, shared) = (Mutex::default(), Mutex::default());
-    let copier = Copier { upper, owner, mode, now, clamped, follow, linked, shared };
+    let copier = Copier { upper, owner, mode, now, clamped, linked, shared };
     for root in roots {
         copier.root(source, root, destination, false)?;
     }
@@ -107,8 +102,6 @@ struct Copier<'a> {
     mode: Option<&'a Mode>,
     now: Timestamp,
     clamped: Option<i64>,
-    /// Whether links in the destination lead on, or are replaced, as with `--link`.
-    follow: bool,
     /// Where files with several names went, by device, inode and the source's layer.
     linked: Mutex<HashMap<FileId, (PathBuf, OsString)>>,
     /// The files that are in this layer and in another, by device and inode: once each, as twice
@@ -162,7 +155,7 @@ impl Copier<'_> {
         }
         // The folder as written comes first: the last part may be a link that leads nowhere yet.
         self.directory(path.parent().unwrap_or(path))?;
-        let found = self.find(path)?;
+        let found = self.upper.view().resolve(path)?;
         if found.entry.is_some_and(|entry| entry.is_dir()) {
             return Ok((self.directory(&found.path)?, own_name.to_owned()));
         }
@@ -173,43 +166,18 @@ impl Copier<'_> {
 
     /// A folder of the destination, made where it is missing.
     fn directory(&self, path: &Path) -> Result<UpperDir, BuildError> {
+        Ok(self.upper.directory(path, &self.new_folder(self.now))?)
+    }
+
+    /// What a folder that is made for the destination gets. As BuildKit: an octal `--chmod` holds for
+    /// it too.
+    fn new_folder(&self, mtime: Timestamp) -> Attributes {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
-        let attributes = Attributes { mode: 0o755, uid, gid, mtime: self.now, xattrs: Vec::new() };
-        if self.follow {
-            return Ok(self.upper.directory(path, &attributes)?);
-        }
-        let mut dir = self.upper.root();
-        for name in path.components().filter_map(plain_name) {
-            dir = match dir.child(name, &attributes) {
-                Err(SnapshotError::NotADirectory { .. }) => {
-                    dir.remove(name)?;
-                    dir.child(name, &attributes)?.0
-                }
-                found => found?.0,
-            };
-        }
-        Ok(dir)
-    }
-
-    /// With `--parents`, `--chmod` holds for the destination too where it is made.
-    fn new_destination(&self, destination: &str) -> Result<(), BuildError> {
-        let path = Path::new(destination);
-        if self.mode.is_some() && self.find(path)?.entry.is_none() {
-            let (uid, gid) = self.owner.unwrap_or((0, 0));
-            let mode = self.mode_of(0o755, true);
-            let attributes = Attributes { mode, uid, gid, mtime: self.now, xattrs: Vec::new() };
-            self.directory(path)?.set_attributes(&attributes)?;
-        }
-        Ok(())
-    }
-
-    /// What is at a path of the destination, whose folders are there.
-    fn find(&self, path: &Path) -> Result<Resolved, BuildError> {
-        let view = self.upper.view();
-        if self.follow {
-            return Ok(view.resolve(path)?);
-        }
-        Ok(Resolved { path: path.to_owned(), entry: view.lookup(path)? })
+        let mode = match self.mode {
+            Some(Mode::Octal(mode)) => *mode,
+            Some(Mode::Symbolic(_)) | None => 0o755,
+        };
+        Attributes { mode, uid, gid, mtime, xattrs: Vec::new() }
     }
 
     fn folders(
@@ -218,17 +186,16 @@ impl Copier<'_> {
         root: &Root,
         destination: &str,
     ) -> Result<(), BuildError> {
-        if self.follow {
-            let found = self.upper.view().resolve(Path::new(destination))?.entry;
-            if let Some(found) = found.filter(|entry| !entry.is_dir()) {
-                return Err(not_a_folder(found.path()));
-            }
+        let path = Path::new(destination);
+        let found = self.upper.view().resolve(path)?.entry;
+        if let Some(found) = found.as_ref().filter(|entry| !entry.is_dir()) {
+            return Err(not_a_folder(found.path()));
         }
-        let top = match root.folders.first() {
-            None => return Ok(()),
-            // BuildKit makes the folders that lead to the destination before the source's own.
-            Some(_) => self.directory(Path::new(destination))?,
-        };
+        let Some(first) = root.folders.first() else { return Ok(()) };
+        let top = self.directory(path)?;
+        if found.is_none() {
+            top.set_attributes(&self.new_folder(first.metadata.mtime))?;
+        }
         for folder in root.folders.iter().skip(1) {
             self.make_folder(source, folder, &top)?;
         }
@@ -280,13 +247,7 @@ impl Copier<'_> {
         let parent = open_below(top, parent)?;
         let name = folder.relative.file_name().unwrap_or_default();
         let (dir, made) = match parent.child(name, &attributes) {
-            Err(SnapshotError::NotADirectory { path, .. }) if self.follow => {
-                return Err(not_a_folder(&path));
-            }
-            Err(SnapshotError::NotADirectory { .. }) => {
-                parent.remove(name)?;
-                parent.child(name, &attributes)?
-            }
+            Err(SnapshotError::NotADirectory { path, .. }) => return Err(not_a_folder(&path)),
             found => found?,
         };
         if !made {
@@ -424,13 +385,6 @@ fn has_names(source: &Source<'_>, metadata: &Metadata) -> bool {
 fn not_a_folder(path: &Path) -> BuildError {
     let path = path.to_string_lossy().escape_debug().to_string();
     BuildError::Copy(format!("cannot copy a directory to the non-directory `{path}`"))
-}
-
-fn plain_name(component: Component<'_>) -> Option<&OsStr> {
-    match component {
-        Component::Normal(name) => Some(name),
-        _ => None,
-    }
 }
 
 /// A folder below another that is in the layer already.

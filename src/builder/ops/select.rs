@@ -172,8 +172,8 @@ impl Source<'_> {
             let folders = self.folders(&entry, filter)?;
             return Ok(Some(Root { name, entry, folders }));
         }
-        let excluded = filter.exclude.is_excluded(name.as_bytes());
-        Ok((!excluded).then(|| Root { name, entry, folders: Vec::new() }))
+        // As BuildKit: what is named itself is not excluded.
+        Ok(Some(Root { name, entry, folders: Vec::new() }))
     }
 
     /// Walks a tree, parents first, without recursion.
