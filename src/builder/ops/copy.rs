@@ -91,6 +91,9 @@ pub(super) fn copy_tree(
     Ok(upper.finish()?)
 }
 
+/// The permissions that BuildKit's own umask keeps from the folders that it makes.
+const UMASK: u32 = 0o022;
+
 /// Device, inode, and the layer of the source that holds it.
 type FileId = (u64, u64, usize);
 
@@ -170,11 +173,11 @@ impl Copier<'_> {
     }
 
     /// What a folder that is made for the destination gets. As BuildKit: an octal `--chmod` holds for
-    /// it too.
+    /// it too, under the umask.
     fn new_folder(&self, mtime: Timestamp) -> Attributes {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
         let mode = match self.mode {
-            Some(Mode::Octal(mode)) => *mode,
+            Some(Mode::Octal(mode)) => mode & !UMASK,
             Some(Mode::Symbolic(_)) | None => 0o755,
         };
         Attributes { mode, uid, gid, mtime, xattrs: Vec::new() }
