@@ -144,13 +144,16 @@ pub(super) fn on_window_change(to: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives every signal its default action: Rust ignores SIGPIPE, and mica may have been started with
-/// others ignored, which execve would pass on.
+/// Gives every signal its default action and blocks none: Rust ignores SIGPIPE, the command line
+/// blocks the signals that it waits for, and mica may have been started with others ignored, all of
+/// which execve would pass on.
 pub(super) fn reset_signals() {
     for signal in 1..libc::SIGRTMIN() {
         // SAFETY: SIG_DFL is no function of ours. KILL and STOP refuse, which is as well.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
+    // Fails for no mask that is in memory.
+    drop(nix::sys::signal::SigSet::empty().thread_set_mask());
 }
 
 fn check(returned: libc::c_long) -> io::Result<()> {

@@ -14,6 +14,22 @@ fn exit_status_and_streams_pass_through() {
     );
 }
 
+/// What mica blocks and ignores for itself is not inherited: `timeout` and `kill` work.
+#[test]
+fn no_signal_is_blocked_or_ignored() {
+    let Some(env) = with_base() else { return };
+    let script = "grep -E 'Sig(Blk|Ign)' /proc/self/status";
+    let built = env.built(&format!("FROM base\nRUN {script} >/out\n")).text("out");
+    for shown in [built, env.shell("base", script)] {
+        for line in shown.lines() {
+            let (name, mask) = line.split_once(':').expect("a name");
+            let mask = u64::from_str_radix(mask.trim(), 16).expect("a mask");
+            // Those from 32 on are the C library's own.
+            assert_eq!(mask & 0x7fff_ffff, 0, "{name}");
+        }
+    }
+}
+
 #[test]
 fn programs_that_cannot_start() {
     let Some(env) = with_base() else { return };
