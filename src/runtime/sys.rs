@@ -153,7 +153,7 @@ pub(super) fn reset_signals() {
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     // Fails for no mask that is in memory.
-    drop(nix::sys::signal::SigSet::empty().thread_set_mask());
+    let _masked = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
 fn check(returned: libc::c_long) -> io::Result<()> {
