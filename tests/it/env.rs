@@ -1,11 +1,11 @@
 //! [`TestEnv`]: a store, a home and contexts of a test's own, and short ways to run mica in them.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use nix::unistd::{Gid, Uid, User, chown};
@@ -168,30 +168,29 @@ impl TestEnv {
 
     /// mica as this environment's user, with nothing of the caller's environment.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        self.wrapped(&[], args)
+        self.command_in(&self.store(), args)
     }
 
-    /// mica behind another program that runs it.
-    pub(crate) fn wrapped<S: AsRef<OsStr>>(
+    /// The same for another store.
+    pub(crate) fn command_in<S: AsRef<OsStr>>(
         &self,
-        wrapper: &[&str],
+        store: &Path,
         args: impl IntoIterator<Item = S>,
     ) -> Command {
-        let mut argv: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
-        if let Some(user) = &self.user {
-            let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
-            let setpriv = ["setpriv", "--reuid", &uid, "--regid", &gid, "--init-groups"];
-            argv.extend(setpriv.map(OsString::from));
-            argv.push(self.path("mica").into());
-        } else {
-            argv.push(env!("CARGO_BIN_EXE_mica").into());
-        }
-        argv.push("--root".into());
-        argv.push(self.store().into());
-        argv.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        let mut command = Command::new(&argv[0]);
+        let mut command = match &self.user {
+            None => Command::new(env!("CARGO_BIN_EXE_mica")),
+            Some(user) => {
+                let mut command = Command::new("setpriv");
+                let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
+                command.args(["--reuid", &uid, "--regid", &gid, "--init-groups"]);
+                command.arg(self.path("mica"));
+                command
+            }
+        };
         command
-            .args(&argv[1..])
+            .arg("--root")
+            .arg(store)
+            .args(args)
             .env_clear()
             .env("PATH", PATH)
             .env("HOME", self.path("home"))
@@ -221,13 +220,6 @@ impl TestEnv {
             child.wait_with_output().expect("to wait for mica")
         });
         Ran::from(output)
-    }
-
-    /// Starts mica; what it writes to standard error can be read.
-    pub(crate) fn start<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Child {
-        let mut command = self.command(args);
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        command.spawn().expect("to start mica")
     }
 
     /// `mica build ARGS CONTEXT`, in plain progress.
@@ -339,16 +331,24 @@ fn filter_line(line: &str) -> String {
             "[time]".clone_into(word);
         }
     }
-    let mut text = words.join(" ");
-    for prefix in ["sha256:"] {
-        while let Some(at) = text.find(prefix) {
-            let end = text[at + prefix.len()..]
-                .find(|c: char| !c.is_ascii_hexdigit())
-                .map_or(text.len(), |length| at + prefix.len() + length);
-            text.replace_range(at..end, "[digest]");
+    without_digests(&words.join(" "))
+}
+
+/// A text with `[digest]` for each `sha256:` that 64 digits follow.
+fn without_digests(text: &str) -> String {
+    let mut parts = text.split("sha256:");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_hexdigit).count();
+        if digits == 64 {
+            out.push_str("[digest]");
+            out.push_str(&part[digits..]);
+        } else {
+            out.push_str("sha256:");
+            out.push_str(part);
         }
     }
-    text
+    out
 }
 
 /// The root file system of the image `base`, if there is a busybox to make it of.
