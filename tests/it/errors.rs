@@ -40,10 +40,8 @@ fn works(env: &TestEnv) {
     assert_eq!(next.text("next"), "it works\n");
     let names = env.mica(["images", "-q", "--no-trunc", "failed"]).success();
     assert_eq!(names, "", "an image that was not built has no name");
-    for left in ["v1/tmp"] {
-        let all: Vec<_> = fs::read_dir(env.store().join(left)).expect("a folder").collect();
-        assert!(all.is_empty(), "{left}: {all:?}");
-    }
+    let left: Vec<_> = fs::read_dir(env.store().join("v1/tmp")).expect("a folder").collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
@@ -285,14 +283,15 @@ fn secret_that_was_not_given() {
 
 #[test]
 fn variable_without_a_value() {
-    let Some(said) = refused("FROM base\nENV A=${B:?it has to be set}\n", 2) else { return };
+    let Some(said) = refused("FROM base\nWORKDIR /${C:?is needed}\n", 2) else {
+        return;
+    };
     insta::assert_snapshot!(said, @r"
-    error: syntax error: can't find = in `has`, must be of the form: name=value
-     --> Dockerfile:2:15
+    error: C: is needed
+     --> Dockerfile:2:10
       |
-    2 | ENV A=${B:?it has to be set}
-      |               ^^^
-    hint: quote a value that holds blanks
+    2 | WORKDIR /${C:?is needed}
+      |          ^^^^^^^^^^^^^^^
     ");
 }
 
@@ -482,7 +481,7 @@ fn files_that_may_not_be_read() {
         let path = context.join("closed");
         let made = if kind == "file" { fs::write(&path, "x") } else { fs::create_dir(&path) };
         made.expect("to make it");
-        fs::set_permissions(&path, PermissionsExt::from_mode(0)).expect("chmod");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).expect("chmod");
         let said = fails(&env, &context, &["--progress", "quiet"], 1);
         if kind == "file" {
             insta::assert_snapshot!(said, @r"

@@ -70,7 +70,7 @@ impl SavedImage {
     pub(crate) fn files(&self) -> BTreeMap<String, File> {
         let mut files: BTreeMap<String, File> = BTreeMap::new();
         for layer in &self.layers {
-            for (path, _) in layer {
+            for path in layer.keys() {
                 let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
                 let below = if folder.is_empty() { String::new() } else { format!("{folder}/") };
                 if name == ".wh..wh..opq" {
@@ -94,7 +94,8 @@ impl SavedImage {
     pub(crate) fn file(&self, path: &str) -> File {
         let mut files = self.files();
         let all: Vec<String> = files.keys().filter(|p| !p.starts_with("bin/")).cloned().collect();
-        files.remove(path).unwrap_or_else(|| panic!("no `{path}` among {all:?}"))
+        assert!(files.contains_key(path), "no `{path}` among {all:?}");
+        files.remove(path).expect("it is there")
     }
 
     /// A file's text.
