@@ -1,4 +1,71 @@
-//! Builds OCI images from Dockerfiles: parser, graph, solver, snapshots, layers and exporters.
+//! Builds OCI images from Dockerfiles, without a daemon, as root or as a plain user.
+//!
+//! This is the library behind the `mica` command. A build goes one way:
+//!
+//! ```text
+//! text ─parser→ Dockerfile ─lower→ Graph + config ─solve→ Snapshot ─assemble→ Image ─export→ archive
+//! ```
+//!
+//! # Modules
+//!
+//! | module | what it holds | may use |
+//! |---|---|---|
+//! | [`oci`] | digests, names, manifests, configs; no I/O | |
+//! | [`mount`] | mounts as plain data | |
+//! | [`parser`] | the language: any bytes give a tree and diagnostics | |
+//! | [`snapshot`] | layer directories read as one root, and the topmost written | `oci` |
+//! | [`layer`] | layer directories ↔ tars, compression | `oci`, `snapshot` |
+//! | [`runtime`] | one process in a sandbox, to its end | `mount` |
+//! | [`store`] | images, layers and blobs on disk, shared by processes | `oci`, `snapshot`, `layer` |
+//! | [`cache`] | what a step would make, found by what it is made from | `oci`, `snapshot` |
+//! | [`export`], [`import`] | images out to archives and in | `oci`, `snapshot`, `layer`, `store` |
+//! | [`builder`] | graph, solver, operations: from a Dockerfile to an image | all above but the last two |
+//! | [`cli`] | the command line | all |
+//!
+//! # Example
+//!
+//! Builds the Dockerfile of a folder. The sandbox starts the program again, so `main` has to begin
+//! with [`runtime::init_if_child`], and to enter the namespaces that mica works in before there are
+//! threads.
+//!
+//! ```no_run
+//! use mica::builder::{self, BuildContext, BuildRequest, Options, Secrets, Services, progress};
+//! use mica::cache::{StepCache, content::FileCache};
+//! use mica::runtime::{self, CancelToken, NamespaceSandbox, isolation};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     runtime::init_if_child();
+//!     isolation::enter(isolation::Request::Auto)?;
+//!
+//!     let store = mica::store::Store::open("/var/lib/mica".as_ref())?;
+//!     let cache_dir = store.path().join("cache");
+//!     let folder = std::path::Path::new("/home/me/app");
+//!     let files = FileCache::open(&cache_dir, folder);
+//!     let context = BuildContext::open(folder, Some(&folder.join("Dockerfile")), files)?;
+//!
+//!     let parsed = mica::parser::parse(&std::fs::read(folder.join("Dockerfile"))?);
+//!     assert!(parsed.is_ok(), "{:?}", parsed.diagnostics);
+//!     let request = BuildRequest {
+//!         dockerfile: parsed.dockerfile,
+//!         contexts: vec![context],
+//!         options: Options::default(),
+//!         names: vec!["app:latest".parse()?],
+//!         epoch: None,
+//!     };
+//!     let services = Services {
+//!         store: &store,
+//!         cache: &StepCache::new(&cache_dir),
+//!         sandbox: &NamespaceSandbox::new()?,
+//!         progress: &progress::Silent,
+//!         secrets: &Secrets::default(),
+//!         cancel: &CancelToken::new()?,
+//!         now: &jiff::Timestamp::now,
+//!         jobs: 4,
+//!     };
+//!     println!("{}", builder::build(&request, &services)?.image.id());
+//!     Ok(())
+//! }
+//! ```
 
 pub mod builder;
 pub mod cache;

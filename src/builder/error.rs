@@ -20,7 +20,7 @@ pub enum BuildError {
         /// The instruction, in the text of the Dockerfile.
         span: Span,
         /// What failed.
-        source: Box<BuildError>,
+        source: Box<Self>,
     },
     /// A command of a RUN ended badly.
     #[error("`{step}` failed: {status}")]

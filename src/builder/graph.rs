@@ -293,7 +293,10 @@ impl Op {
     pub fn encode(&self, key: &mut KeyHasher) {
         match self {
             Self::Image(image) => {
-                key.list("diff ids", image.config.rootfs.diff_ids.iter().map(|id| *id.0.as_bytes()));
+                key.list(
+                    "diff ids",
+                    image.config.rootfs.diff_ids.iter().map(|id| *id.0.as_bytes()),
+                );
             }
             Self::Run(run) => run.encode(key),
             Self::Copy(copy) => copy.encode(key),

@@ -89,10 +89,7 @@ pub struct BuildResult {
 /// # Errors
 /// [`BuildError`]. Nothing of the image is in the store then; the steps that went well are kept for
 /// the next build.
-pub fn build(
-    request: &BuildRequest,
-    services: &Services<'_>,
-) -> Result<BuildResult, BuildError> {
+pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildResult, BuildError> {
     let lowered = lower::lower(&request.dockerfile, &request.options, services.store)?;
     let solver = Solver::new(&lowered.graph, services, &request.contexts, request.epoch);
     let snapshot = match lowered.target {

@@ -139,9 +139,8 @@ mod tests {
     #[test]
     fn a_failure_stops_what_has_not_begun() {
         let tasks = [task(0, &[]), task(1, &[0]), task(2, &[1])];
-        let result = run(&tasks, HashMap::<u32, ()>::new(), 2, |id, _| {
-            if id == 1 { Err("one") } else { Ok(()) }
-        });
+        let result =
+            run(&tasks, HashMap::new(), 2, |id, _| if id == 1 { Err("one") } else { Ok(id) });
         assert_eq!(result.map(drop), Err("one"));
     }
 
@@ -149,9 +148,9 @@ mod tests {
     fn independent_tasks_run_at_once() {
         let barrier = std::sync::Barrier::new(3);
         let tasks = [task(0, &[]), task(1, &[]), task(2, &[])];
-        let result = run(&tasks, HashMap::new(), 3, |_, _| {
+        let result = run(&tasks, HashMap::new(), 3, |id, _| {
             barrier.wait();
-            Ok::<_, ()>(())
+            Ok::<_, ()>(id)
         });
         assert!(result.is_ok());
     }

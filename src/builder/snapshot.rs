@@ -113,23 +113,18 @@ impl Snapshot {
         }
         Ok(key.finish())
     }
-
 }
 
 impl Layer {
     /// What hashing found; waits for it.
     fn packed(&self) -> Result<Packed, BuildError> {
         match &self.state {
-            State::Stored(record) => Ok(Packed {
-                diff_id: record.diff_id,
-                size: record.size,
-                content: record.content,
-            }),
-            State::Fresh(fresh) => fresh
-                .packed
-                .wait()
-                .clone()
-                .map_err(|reason| BuildError::Pack { reason }),
+            State::Stored(record) => {
+                Ok(Packed { diff_id: record.diff_id, size: record.size, content: record.content })
+            }
+            State::Fresh(fresh) => {
+                fresh.packed.wait().clone().map_err(|reason| BuildError::Pack { reason })
+            }
         }
     }
 

@@ -105,11 +105,7 @@ impl FileCache {
     }
 }
 
-/// The digest of what is left to read of a file.
-///
-/// # Errors
-/// What reading says.
-pub fn hash_file(mut file: File) -> io::Result<Digest> {
+fn hash_file(mut file: File) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     loop {

@@ -56,7 +56,9 @@ impl StepCache {
 
     /// All snapshots that records lead to.
     pub fn chains(&self) -> Vec<ChainId> {
-        self.records().filter_map(|(path, key)| parse(&fs::read_to_string(path).ok()?, key)).collect()
+        self.records()
+            .filter_map(|(path, key)| parse(&fs::read_to_string(path).ok()?, key))
+            .collect()
     }
 
     /// Forgets everything.

@@ -66,7 +66,7 @@ pub(super) fn import(context: &Context, args: &ImportArgs) -> Result<(), CliErro
     let message = args.message.clone().unwrap_or_else(|| {
         format!("imported from {}", ui::plain(&args.file.display().to_string()))
     });
-    let created = context.now().to_string();
+    let created = jiff::Timestamp::now().to_string();
     let image = import::root_fs(&store, input, import::RootFs { name, message, config, created })?;
     ui::line(&image.id().to_string())
 }

@@ -77,7 +77,7 @@ pub(super) enum ImageCommand {
 pub(super) enum SystemCommand {
     /// Verify everything in the store
     Check(CheckArgs),
-    /// Remove the build cache and everything that no image needs
+    /// Remove the build cache, images without a name, and what no other image needs
     Prune,
 }
 
@@ -132,7 +132,13 @@ pub(super) struct BuildArgs {
     #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", hide_env_values = true)]
     pub source_date_epoch: Option<String>,
     /// How progress is shown
-    #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS", value_name = "TYPE")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        env = "BUILDKIT_PROGRESS",
+        value_name = "TYPE"
+    )]
     pub progress: ProgressArg,
     /// Show nothing but the image's ID
     #[arg(short, long)]

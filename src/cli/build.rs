@@ -56,7 +56,7 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
             progress: &progress,
             secrets: &flags::secrets(&args.secret)?,
             cancel: &cancel,
-            now: &|| context.now(),
+            now: &jiff::Timestamp::now,
             jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
         };
         builder::build(&request, &services)
@@ -97,8 +97,9 @@ fn options(
 ) -> Result<Options, CliError> {
     let platform = match args.platform.as_deref() {
         None => Platform::host(),
-        Some(text) => Platform::parse(text)
-            .ok_or_else(|| CliError::Usage(format!("`{}` is not a platform", text.escape_debug())))?,
+        Some(text) => Platform::parse(text).ok_or_else(|| {
+            CliError::Usage(format!("`{}` is not a platform", text.escape_debug()))
+        })?,
     };
     Ok(Options {
         target: args.target.clone(),

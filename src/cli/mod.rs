@@ -53,7 +53,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Images(args) | Command::Image(ImageCommand::Ls(args)) => {
             images::images(&context, &args)
         }
-        Command::Tag(args) | Command::Image(ImageCommand::Tag(args)) => images::tag(&context, &args),
+        Command::Tag(args) | Command::Image(ImageCommand::Tag(args)) => {
+            images::tag(&context, &args)
+        }
         Command::Rmi(args) | Command::Image(ImageCommand::Rm(args)) => images::rmi(&context, &args),
         Command::Inspect(args) | Command::Image(ImageCommand::Inspect(args)) => {
             images::inspect(&context, &args)
@@ -88,11 +90,6 @@ impl Context {
     fn open_store(&self) -> Result<Store, CliError> {
         Ok(Store::open(&store_root(self.root.clone(), &self.mode)?)?)
     }
-
-    /// What time it is.
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::now()
-    }
 }
 
 /// Where the store is: as asked, else where the user's data is.
@@ -103,8 +100,8 @@ fn store_root(asked: Option<PathBuf>, mode: &Mode) -> Result<PathBuf, CliError> 
     if *mode == Mode::Root {
         return Ok(PathBuf::from("/var/lib/mica"));
     }
-    let home = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"))
-    });
+    let home = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
     home.filter(|home| home.is_absolute()).map(|home| home.join("mica")).ok_or(CliError::NoHome)
 }

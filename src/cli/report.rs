@@ -192,7 +192,7 @@ fn floor_boundary(text: &str, at: usize) -> usize {
 
 fn line_of(text: &str, at: usize) -> usize {
     let at = at.min(text.len());
-    text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
+    text.as_bytes()[..at].split(|byte| *byte == b'\n').count()
 }
 
 /// An error and its causes on one line.
@@ -227,8 +227,8 @@ fn hint_of(err: &CliError) -> Option<String> {
     let text = match err {
         CliError::Isolation(err) => return err.hint(),
         CliError::Sandbox(err) => err.hint()?,
-        CliError::Store(err) => return store_hint(err),
-        CliError::Export(crate::export::ExportError::Store(err))
+        CliError::Store(err)
+        | CliError::Export(crate::export::ExportError::Store(err))
         | CliError::Import(crate::import::ImportError::Store(err)) => return store_hint(err),
         CliError::NoDockerfile(_) => "name it with `--file PATH`",
         CliError::ArchiveToTerminal => "give a file with `--output FILE`, or redirect it",

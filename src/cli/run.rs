@@ -68,8 +68,7 @@ fn spec(
     spec.env = environment(args, config);
     spec.user = args.user.clone().unwrap_or_else(|| config.user.clone());
     spec.mounts = args.volume.iter().map(|text| volume(text)).collect::<Result<_, _>>()?;
-    spec.network =
-        if args.network == NetworkArg::None { Network::None } else { Network::Host };
+    spec.network = if args.network == NetworkArg::None { Network::None } else { Network::Host };
     spec.hostname = args.hostname.clone().unwrap_or_else(|| image.id().short());
     spec.security = Security::Sandbox;
     spec.terminal = args.tty;

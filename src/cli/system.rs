@@ -69,9 +69,12 @@ pub(super) fn check(context: &Context, args: &CheckArgs) -> Result<ExitCode, Cli
     Ok(if args.repair { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Removes the build cache and what no image needs.
+/// Removes the build cache, images without a name, and what no other image needs.
 pub(super) fn prune(context: &Context) -> Result<(), CliError> {
     let mut store = context.open_store()?;
+    for unnamed in store.names()?.iter().filter(|named| named.reference().is_none()) {
+        store.untag(&unnamed.name)?;
+    }
     let cache = StepCache::new(&store.path().join("cache"));
     let clear = cache.clear();
     clear.map_err(|err| CliError::Write { path: err.path, source: err.source })?;

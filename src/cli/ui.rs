@@ -10,9 +10,7 @@ pub(super) fn line(text: &str) -> Result<(), CliError> {
 }
 
 /// Writes data. A reader that has gone away is reported as such, and is no error in the end.
-pub(super) fn data(
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<(), CliError> {
+pub(super) fn data(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     write(&mut out).and_then(|()| out.flush()).map_err(CliError::Stdout)
 }
@@ -53,6 +51,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// A number of bytes as people read it, in powers of 1000, as Docker shows sizes.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 pub(super) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "kB", "MB", "GB", "TB"] {

@@ -66,8 +66,11 @@ impl LayerBytes {
                 let record = store.layer(*chain)?;
                 let record = record.ok_or(StoreError::NoLayer(*chain))?;
                 let dir = store.layer_dir(&record);
-                let handle = Handle::open(&dir)
-                    .map_err(|source| StoreError::Io { action: "open", path: dir, source })?;
+                let handle = Handle::open(&dir).map_err(|source| StoreError::Io {
+                    action: "open",
+                    path: dir,
+                    source,
+                })?;
                 let packed = layer::pack(&handle, out)?;
                 if packed.diff_id == DiffId(self.descriptor.digest) {
                     Ok(())

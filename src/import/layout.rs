@@ -3,7 +3,6 @@
 use serde::Deserialize;
 
 use super::ImportError;
-use super::load::Found;
 use super::members::Archive;
 use crate::oci::{Descriptor, ImageConfig, Index, Manifest, MediaType, Platform, Reference};
 use crate::store::StoreError;
@@ -14,6 +13,13 @@ const MAX_DEPTH: usize = 4;
 /// What annotates a whole name, and what only a tag or whatever the writer liked.
 const NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// An image of an archive.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) manifest: Manifest,
+    pub(super) names: Vec<Reference>,
+}
 
 /// The images that `index.json` leads to, for the platform that mica runs on.
 pub(super) fn images(archive: &Archive, index: &[u8]) -> Result<Vec<Found>, ImportError> {

@@ -1,16 +1,18 @@
 //! `mica load`: images out of an archive of `docker save`, or of an OCI layout.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::Read;
 
 use serde::Deserialize;
 
+use super::layout::Found;
 use super::members::{Archive, is_inside};
 use super::{ImportError, layout};
 use crate::layer::Format;
-use crate::oci::{Descriptor, Digest, Manifest, MediaType, Reference};
+use crate::oci::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType, Reference};
 use crate::snapshot::Escaped;
-use crate::store::{Image, StagedBlob, Store};
+use crate::store::{Image, SealedLayer, StagedBlob, Store};
 
 /// An image that was loaded.
 #[derive(Debug)]
@@ -19,13 +21,6 @@ pub struct Loaded {
     pub id: Digest,
     /// The names that the archive gives it.
     pub names: Vec<Reference>,
-}
-
-/// An image of an archive.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) manifest: Manifest,
-    pub(super) names: Vec<Reference>,
 }
 
 /// Loads all images of an archive, plain or compressed.
@@ -37,20 +32,22 @@ pub fn load(store: &Store, input: impl Read + Send) -> Result<Vec<Loaded>, Impor
     let docker = docker_manifest(&archive)?;
     let mut made = Vec::new();
     let found = match archive.document("index.json")? {
-        Some(index) => with_docker_names(layout::images(&archive, &index)?, docker)?,
+        Some(index) => with_docker_names(layout::images(&archive, &index)?, docker.as_deref())?,
         None => docker_images(store, &archive, docker.ok_or(ImportError::NoIndex)?, &mut made)?,
     };
     let mut images = Vec::new();
     let mut needed = HashSet::new();
+    let mut layers = Vec::new();
     for Found { manifest, names } in found {
         let config = layout::check(&archive, &manifest)?;
+        unpack(store, &archive, &manifest, &config.rootfs.diff_ids, &mut layers)?;
         needed.insert(manifest.descriptor().digest);
         needed.insert(manifest.config().digest);
         needed.extend(manifest.layers().iter().map(|layer| layer.digest));
         images.push((Image { manifest, config }, names));
     }
     let blobs = archive.into_blobs().chain(made);
-    store.publish(blobs.filter(|blob| needed.contains(&blob.digest)).collect(), Vec::new())?;
+    store.publish(blobs.filter(|blob| needed.contains(&blob.digest)).collect(), layers)?;
     let mut loaded = Vec::new();
     for (image, names) in images {
         if names.is_empty() {
@@ -62,6 +59,36 @@ pub fn load(store: &Store, input: impl Read + Send) -> Result<Vec<Loaded>, Impor
         loaded.push(Loaded { id: image.id(), names });
     }
     Ok(loaded)
+}
+
+/// Unpacks the layers that the store has no directories for, so that a build can start at once.
+fn unpack(
+    store: &Store,
+    archive: &Archive,
+    manifest: &Manifest,
+    diff_ids: &[DiffId],
+    layers: &mut Vec<SealedLayer>,
+) -> Result<(), ImportError> {
+    let mut parent = None;
+    let mut below = Vec::new();
+    for (descriptor, diff_id) in manifest.layers().iter().zip(diff_ids) {
+        let chain = ChainId::extend(parent, *diff_id);
+        let staged = layers.iter().find(|layer| layer.record().chain() == chain);
+        let dir = if let Some(staged) = staged {
+            staged.fs()
+        } else if let Some(record) = store.layer(chain)? {
+            store.layer_dir(&record)
+        } else {
+            let blob = File::open(archive.blob(descriptor)?.path()).map_err(ImportError::Read)?;
+            let sealed = store.stage_unpacked(blob, *diff_id, parent, &below)?;
+            let dir = sealed.fs();
+            layers.push(sealed);
+            dir
+        };
+        below.insert(0, dir);
+        parent = Some(chain);
+    }
+    Ok(())
 }
 
 /// One image of Docker's `manifest.json`.
@@ -91,9 +118,9 @@ impl DockerImage {
 /// Adds Docker's names to the images of a layout that are the same.
 fn with_docker_names(
     mut found: Vec<Found>,
-    docker: Option<Vec<DockerImage>>,
+    docker: Option<&[DockerImage]>,
 ) -> Result<Vec<Found>, ImportError> {
-    for image in docker.iter().flatten() {
+    for image in docker.unwrap_or_default() {
         let hex = image.config.rsplit('/').next().unwrap_or_default();
         let hex = hex.strip_suffix(".json").unwrap_or(hex);
         let same = |found: &&mut Found| found.manifest.config().digest.hex() == hex;

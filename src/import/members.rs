@@ -76,7 +76,7 @@ impl Archive {
         // Docker's older archives name their members otherwise.
         let same = |blob: &&StagedBlob| blob.digest == descriptor.digest;
         let blob = self.find(&name).or_else(|| self.blobs().find(same));
-        let blob = blob.ok_or_else(|| ImportError::Missing(name))?;
+        let blob = blob.ok_or(ImportError::Missing(name))?;
         let what = || format!("the archive's blob {}", descriptor.digest);
         if blob.digest != descriptor.digest {
             let (expected, found) = (descriptor.digest, blob.digest);
@@ -153,7 +153,9 @@ fn beside(name: &[u8], target: &[u8]) -> Vec<u8> {
 
 /// Whether a name of `manifest.json` stays within the archive.
 pub(super) fn is_inside(name: &str) -> bool {
-    Path::new(name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    Path::new(name)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 #[cfg(test)]

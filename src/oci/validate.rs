@@ -47,7 +47,7 @@ pub fn validate(manifest: &Manifest, config: &ImageConfig) -> Vec<Invalid> {
     }
     for (index, layer) in manifest.layers().iter().enumerate() {
         if !layer.is_layer() && !layer.is_foreign_layer() {
-            let media_type = super::reference::shortened(&layer.media_type.to_string());
+            let media_type = super::reference::shortened(layer.media_type.as_ref());
             found.push(Invalid::LayerType { index, media_type });
         }
     }

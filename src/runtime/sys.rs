@@ -144,16 +144,14 @@ pub(super) fn on_window_change(to: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives every signal its default action and blocks none: Rust ignores SIGPIPE, the command line
-/// blocks the signals that it waits for, and mica may have been started with others ignored, all of
-/// which execve would pass on.
+/// Gives every signal its default action and lets all through: Rust ignores SIGPIPE, mica blocks those
+/// that it waits for, and may have been started with others ignored; execve would pass all that on.
 pub(super) fn reset_signals() {
+    let _refused_by_nobody = nix::sys::signal::SigSet::empty().thread_set_mask();
     for signal in 1..libc::SIGRTMIN() {
         // SAFETY: SIG_DFL is no function of ours. KILL and STOP refuse, which is as well.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    // Fails for no mask that is in memory.
-    let _masked = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
 fn check(returned: libc::c_long) -> io::Result<()> {

@@ -14,6 +14,8 @@ use super::handle::Handle;
 #[derive(Debug, Default)]
 pub(crate) struct Dirs {
     pub(crate) handles: Vec<Handle>,
+    /// For each handle, which layer of the stack it is of, counted from the top.
+    layers: Vec<usize>,
     /// Whether whiteouts, opaque marks and stubs have their meaning here.
     pub(crate) layered: bool,
 }
@@ -27,6 +29,17 @@ pub(crate) struct Found {
 }
 
 impl Dirs {
+    /// The roots of a stack of layers.
+    pub(crate) fn stack(handles: Vec<Handle>, layered: bool) -> Self {
+        let layers = (0..handles.len()).collect();
+        Self { handles, layers, layered }
+    }
+
+    /// Which layer of the stack the handle `index` is of, counted from the top.
+    pub(crate) fn layer(&self, index: usize) -> usize {
+        self.layers[index]
+    }
+
     /// Looks for `name` from the topmost directory down.
     pub(crate) fn lookup(&self, name: &OsStr) -> io::Result<Option<Found>> {
         for (index, handle) in self.handles.iter().enumerate() {
@@ -41,13 +54,14 @@ impl Dirs {
 
     /// Opens the directory `name` in all layers that contribute to it, given the topmost of them.
     pub(crate) fn child(&self, name: &OsStr, topmost: usize) -> io::Result<Self> {
-        let mut handles = Vec::new();
-        for handle in self.handles.iter().skip(topmost) {
+        let (mut handles, mut layers) = (Vec::new(), Vec::new());
+        for (handle, layer) in self.handles.iter().zip(&self.layers).skip(topmost) {
             let opened = if self.layered { handle.directory(name) } else { handle.passage(name) };
             match opened {
                 Ok(child) => {
                     let opaque = self.layered && child.is_opaque()?;
                     handles.push(child);
+                    layers.push(*layer);
                     if opaque {
                         break;
                     }
@@ -60,7 +74,7 @@ impl Dirs {
                 },
             }
         }
-        Ok(Self { handles, layered: self.layered })
+        Ok(Self { handles, layers, layered: self.layered })
     }
 
     /// Everything that shows, sorted by name.

@@ -60,7 +60,7 @@ impl Upper {
             layers.push(lower.try_clone().map_err(open_error)?);
             below.push(lower.try_clone().map_err(open_error)?);
         }
-        let lower = Dirs { handles: below, layered: true };
+        let lower = Dirs::stack(below, true);
         let maker = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let shared = Arc::new(Shared {
             top: dir.try_clone().map_err(open_error)?,

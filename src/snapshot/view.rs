@@ -42,7 +42,7 @@ struct Inner {
 impl View {
     /// Merges layer directories, topmost first. No layer at all is an empty root.
     pub fn new(layers: Vec<Handle>) -> Result<Self> {
-        Self::of(Dirs { handles: layers, layered: true })
+        Self::of(Dirs::stack(layers, true))
     }
 
     /// Opens and merges layer directories of the host, topmost first.
@@ -56,7 +56,7 @@ impl View {
 
     /// One directory of the host as it is: nothing in it is a whiteout, a stub or opaque.
     pub fn plain(dir: Handle) -> Result<Self> {
-        Self::of(Dirs { handles: vec![dir], layered: false })
+        Self::of(Dirs::stack(vec![dir], false))
     }
 
     fn of(dirs: Dirs) -> Result<Self> {
@@ -167,6 +167,13 @@ impl Entry {
     /// The kind of thing it is.
     pub fn kind(&self) -> Kind {
         self.0.metadata.kind
+    }
+
+    /// Which layer of the stack holds it, counted from the top. Two names are hard links of one
+    /// another in the image only if they are one file *of one layer*: the same file may lie in
+    /// several layers, see [`UpperDir::link_entry`](super::UpperDir::link_entry).
+    pub fn layer(&self) -> usize {
+        self.0.parent.layer(self.0.index)
     }
 
     /// Whether it is a directory.

@@ -9,7 +9,7 @@ use super::image::parse_named;
 use super::layers::parse_record;
 use super::{LayerRecord, Store, StoreError};
 use crate::layer;
-use crate::oci::{ChainId, Digest};
+use crate::oci::{ChainId, Digest, HashingReader};
 use crate::snapshot::{Handle, Upper, View};
 
 /// Something in the store that is not as it should be.
@@ -54,7 +54,7 @@ impl Store {
         let dir = self.path().join("blobs/sha256");
         for name in names_in(&dir)? {
             let path = dir.join(&name);
-            let found = File::open(&path).and_then(crate::cache::content::hash_file);
+            let found = File::open(&path).and_then(hash);
             let problem = match (found, Digest::from_hex(&name)) {
                 (Ok(found), Ok(expected)) if found == expected => continue,
                 (Ok(found), _) => format!("the blob's bytes have the digest {found}"),
@@ -98,7 +98,10 @@ impl Store {
             return Ok(());
         }
         if record.created.is_some() {
-            return Err(format!("the layer's files have changed: they pack to {}", content.diff_id));
+            return Err(format!(
+                "the layer's files have changed: they pack to {}",
+                content.diff_id
+            ));
         }
         let Some(descriptor) = self.descriptor_of(record) else { return Ok(()) };
         let again = self.unpacked_again(record, &descriptor).map_err(|err| text(&err))?;
@@ -168,6 +171,12 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn hash(file: File) -> io::Result<Digest> {
+    let mut reader = HashingReader::new(file);
+    io::copy(&mut reader, &mut io::sink())?;
+    Ok(reader.finish().0)
 }
 
 fn pack(dir: &Path) -> Result<layer::Packed, layer::LayerError> {

@@ -45,10 +45,7 @@ impl Store {
         freed.map(Some)
     }
 
-    fn sweep(
-        &self,
-        cached: impl IntoIterator<Item = ChainId>,
-    ) -> Result<Freed, StoreError> {
+    fn sweep(&self, cached: impl IntoIterator<Item = ChainId>) -> Result<Freed, StoreError> {
         let mut blobs = HashSet::new();
         let mut chains = HashSet::new();
         for named in self.names()? {

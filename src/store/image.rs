@@ -183,12 +183,12 @@ impl Store {
         let descriptor = Descriptor::of(MediaType::ImageConfig, &config_bytes);
         let manifest = Manifest::new(descriptor, layers);
         let image = Image { manifest, config };
-        let blobs = if self.has_blob(image.manifest.descriptor().digest) && self.has_blob(image.id())
-        {
-            Vec::new()
-        } else {
-            vec![self.stage_bytes(&config_bytes)?, self.stage_bytes(image.manifest.bytes())?]
-        };
+        let blobs =
+            if self.has_blob(image.manifest.descriptor().digest) && self.has_blob(image.id()) {
+                Vec::new()
+            } else {
+                vec![self.stage_bytes(&config_bytes)?, self.stage_bytes(image.manifest.bytes())?]
+            };
         Ok((image, blobs))
     }
 

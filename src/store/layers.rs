@@ -103,6 +103,11 @@ impl SealedLayer {
     pub fn record(&self) -> &LayerRecord {
         &self.record
     }
+
+    /// Where its files lie.
+    pub fn fs(&self) -> PathBuf {
+        self.staged.fs()
+    }
 }
 
 impl Drop for StagedLayer {

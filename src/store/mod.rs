@@ -45,8 +45,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-pub use check::{Finding, Repair};
 pub use blob::Verified;
+pub use check::{Finding, Repair};
 pub use error::StoreError;
 pub use gc::Freed;
 pub use image::{Image, Named};
@@ -122,9 +122,8 @@ fn create(root: &Path, base: &Path) -> Result<(), StoreError> {
             .create(&path)
             .map_err(StoreError::io("make the folder", &path))?;
     }
-    let write = |path: PathBuf, text: &str| {
-        fs::write(&path, text).map_err(StoreError::io("write", &path))
-    };
+    let write =
+        |path: PathBuf, text: &str| fs::write(&path, text).map_err(StoreError::io("write", &path));
     write(
         root.join("CACHEDIR.TAG"),
         "Signature: 8a477f597d28d172789f06886806bc55\n# Images and build cache of mica.\n",

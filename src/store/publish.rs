@@ -133,8 +133,7 @@ impl Store {
     /// Replaces `path` by a file of `bytes`, durably and at once.
     pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let temporary = self.new_scratch("record");
-        let mut file =
-            File::create_new(&temporary).map_err(StoreError::io("make", &temporary))?;
+        let mut file = File::create_new(&temporary).map_err(StoreError::io("make", &temporary))?;
         file.write_all(bytes)
             .and_then(|()| file.sync_data())
             .map_err(StoreError::io("write", &temporary))?;

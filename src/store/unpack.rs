@@ -1,6 +1,9 @@
-//! From a layer's blob to its directory, when something is about to read it.
+//! From a layer's blob to its directory, before something reads it.
 
-use super::{Image, LayerRecord, Store, StoreError};
+use std::io::Read;
+use std::path::PathBuf;
+
+use super::{Image, LayerRecord, SealedLayer, Store, StoreError};
 use crate::layer::{self, Packed};
 use crate::oci::{ChainId, Descriptor, DiffId, HashingReader};
 use crate::snapshot::{Handle, Upper, View};
@@ -40,28 +43,43 @@ impl Store {
         if let Some(record) = self.layer(chain)? {
             return Ok(record);
         }
+        let below: Vec<PathBuf> = below.iter().map(|record| self.layer_dir(record)).collect();
+        let mut blob = self.open_blob(descriptor)?;
+        let sealed = self.stage_unpacked(&mut blob, diff_id, parent, &below)?;
+        blob.finish()?;
+        let record = sealed.record().clone();
+        self.publish(Vec::new(), vec![sealed])?;
+        Ok(record)
+    }
+
+    /// Unpacks `blob` on top of the directories `below` (topmost first), which are those of `parent`.
+    ///
+    /// # Errors
+    /// As [`Store::unpack`].
+    pub fn stage_unpacked(
+        &self,
+        blob: impl Read + Send,
+        diff_id: DiffId,
+        parent: Option<ChainId>,
+        below: &[PathBuf],
+    ) -> Result<SealedLayer, StoreError> {
         let staged = self.stage_layer()?;
-        let lowers = View::open(below.iter().map(|record| self.layer_dir(record)))?;
+        let lowers = View::open(below)?;
         let dir = staged.fs();
         let handle = Handle::open(&dir).map_err(StoreError::io("open", &dir))?;
         let upper = Upper::new(handle, &lowers)?;
-        let mut blob = self.open_blob(descriptor)?;
-        let (_, decoder) = layer::open_archive(&mut blob)
-            .map_err(StoreError::io("read a blob of", self.path()))?;
+        let (_, decoder) =
+            layer::open_archive(blob).map_err(StoreError::io("read a blob of", self.path()))?;
         let mut tar = HashingReader::new(decoder);
         layer::apply(&mut tar, &upper, layer::Options::LAYER)
             .map_err(|source| StoreError::Layer { layer: diff_id.0, source })?;
         let (found, size) = tar.finish();
-        blob.finish()?;
         if found != diff_id.0 {
             let what = "the layer's tar".to_owned();
             return Err(StoreError::DigestMismatch { what, expected: diff_id.0, found });
         }
         drop(upper);
         let packed = Packed { diff_id, size, content: diff_id.0 };
-        let sealed = staged.seal(parent, &packed, None)?;
-        let record = sealed.record().clone();
-        self.publish(Vec::new(), vec![sealed])?;
-        Ok(record)
+        staged.seal(parent, &packed, None)
     }
 }

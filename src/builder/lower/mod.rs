@@ -119,12 +119,8 @@ pub(super) fn lower(
     options: &Options,
     images: &dyn Images,
 ) -> Result<Lowered, BuildError> {
-    let stages = Stages::of(
-        dockerfile,
-        options.target.as_deref(),
-        &options.platform,
-        &options.build_args,
-    )?;
+    let stages =
+        Stages::of(dockerfile, options.target.as_deref(), &options.platform, &options.build_args)?;
     let target = stages.target;
     let mut lowering = Lowering {
         options,
@@ -164,8 +160,8 @@ pub fn config_of_changes(lines: &[String]) -> Result<ContainerConfig, String> {
     if let Some(error) = error {
         return Err(error.message);
     }
-    let lowered = lower(&parsed.dockerfile, &Options::default(), &NoImages)
-        .map_err(|err| err.to_string())?;
+    let lowered =
+        lower(&parsed.dockerfile, &Options::default(), &NoImages).map_err(|err| err.to_string())?;
     match lowered.target {
         Some(_) => Err("only instructions that make no files can be applied".to_owned()),
         None => Ok(lowered.config.config),
@@ -217,7 +213,7 @@ impl Site<'_> {
     }
 }
 
-impl<'a> Lowering<'a> {
+impl Lowering<'_> {
     /// Does a stage and all stages that it needs. Those that can be seen in the Dockerfile come
     /// first and in its order, so that a long chain of stages needs no deep stack.
     fn require(&mut self, stage: usize) -> Result<(), BuildError> {
@@ -245,10 +241,10 @@ impl<'a> Lowering<'a> {
         let mut needs: Vec<usize> = self.stages.find_base(&stage.base, index).into_iter().collect();
         for statement in stage.statements {
             let froms: Vec<&str> = match &statement.instruction {
-                Instruction::Copy(copy) => copy.from.iter().map(|from| from.text.as_str()).collect(),
-                Instruction::Run(run) => {
-                    run.mounts.iter().filter_map(mount_from).collect()
+                Instruction::Copy(copy) => {
+                    copy.from.iter().map(|from| from.text.as_str()).collect()
                 }
+                Instruction::Run(run) => run.mounts.iter().filter_map(mount_from).collect(),
                 _ => Vec::new(),
             };
             for from in froms {
@@ -290,23 +286,25 @@ impl<'a> Lowering<'a> {
         let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());
         let span = stage.from.image.span;
         let mut state = if self.options.named_contexts.contains_key(&base.to_lowercase()) {
-            self.from_named_context(&base, span)?
+            self.state_of_context(&base, span)?
         } else if let Some(other) = self.stages.find_base(&base, index) {
             self.require(other)?;
             self.states[other].clone().ok_or(BuildError::Cancelled)?.inherit()
         } else if base == "scratch" {
             State::scratch(&platform)
         } else {
-            self.from_image(&base, span)?
+            self.state_of_image(&base, span)?
         };
         let triggers = std::mem::take(&mut state.config.config.on_build);
         state.begin();
         Ok((state, triggers))
     }
 
-    fn from_named_context(&mut self, name: &str, span: Span) -> Result<State, BuildError> {
+    fn state_of_context(&mut self, name: &str, span: Span) -> Result<State, BuildError> {
         match self.options.named_contexts.get(&name.to_lowercase()) {
-            Some(NamedContext::Image(reference)) => self.from_image(&reference.to_string(), span),
+            Some(NamedContext::Image(reference)) => {
+                self.state_of_image(&reference.to_string(), span)
+            }
             _ => {
                 let message = format!("the build context `{name}` is a folder, not an image");
                 Err(Diagnostic::error("base", span, message)
@@ -316,21 +314,20 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn from_image(&mut self, name: &str, span: Span) -> Result<State, BuildError> {
+    fn state_of_image(&mut self, name: &str, span: Span) -> Result<State, BuildError> {
         let image = self.find_image(name, span)?;
         let vertex = self.image_vertex(&image, name, span);
         Ok(State::image(image, vertex))
     }
 
     fn find_image(&self, name: &str, span: Span) -> Result<Image, BuildError> {
-        let reference: Reference = name
-            .parse()
-            .map_err(|err: crate::oci::ReferenceError| {
-                Diagnostic::error("base", span, err.to_string())
-            })?;
-        let found = self.images.image(&reference).map_err(|err| {
-            BuildError::At { span, source: Box::new(BuildError::Store(err)) }
+        let reference: Reference = name.parse().map_err(|err: crate::oci::ReferenceError| {
+            Diagnostic::error("base", span, err.to_string())
         })?;
+        let found = self
+            .images
+            .image(&reference)
+            .map_err(|err| BuildError::At { span, source: Box::new(BuildError::Store(err)) })?;
         found.ok_or_else(|| {
             let message = format!("image `{}` not found in the store", reference.familiar());
             Diagnostic::error("base", span, message)

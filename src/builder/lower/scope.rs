@@ -149,8 +149,9 @@ mod tests {
 
     #[test]
     fn proxies_need_no_declaration() {
-        let given: BuildArgs =
-            [("http_proxy", "p"), ("NO_PROXY", "n"), ("X", "y")].map(|(k, v)| (k.into(), v.into())).into();
+        let given: BuildArgs = [("http_proxy", "p"), ("NO_PROXY", "n"), ("X", "y")]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into();
         let mut scope = Scope::default();
         assert_eq!(scope.undeclared_proxies(&given), ["NO_PROXY=n", "http_proxy=p"]);
         scope.declare("NO_PROXY", Some("n"));
@@ -159,7 +160,8 @@ mod tests {
 
     #[test]
     fn build_arguments_override_what_is_automatic() {
-        let given = BuildArgs::from([("TARGETARCH".into(), "arm64".into()), ("X".into(), "1".into())]);
+        let given =
+            BuildArgs::from([("TARGETARCH".into(), "arm64".into()), ("X".into(), "1".into())]);
         let scope = Scope::automatic(&Platform::host(), "default", &given);
         assert_eq!(scope.get("TARGETARCH"), Some("arm64"));
         assert_eq!(scope.get("BUILDPLATFORM"), Some("linux/amd64"));

@@ -144,7 +144,6 @@ fn stage_platform(
             "" => "the platform is empty".to_owned(),
             text => format!("`{}` is not a platform", text.escape_debug()),
         };
-        Diagnostic::error("platform", word.span, message)
-            .with_hint("write it as `linux/amd64`")
+        Diagnostic::error("platform", word.span, message).with_hint("write it as `linux/amd64`")
     })
 }

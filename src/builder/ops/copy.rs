@@ -11,7 +11,7 @@
 //! Links in the destination are followed inside the root; links at the end of a source are followed
 //! inside the source; links met below a copied folder are copied as links.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -26,7 +26,8 @@ use crate::builder::BuildError;
 use crate::builder::graph::{CopyItem, CopyOp, Mode};
 use crate::layer;
 use crate::snapshot::{
-    Attributes, Entry, Kind, Resolved, SnapshotError, Timestamp, Upper, UpperDir, copy_file,
+    Attributes, Entry, Kind, Metadata, Resolved, SnapshotError, Timestamp, Upper, UpperDir,
+    copy_file,
 };
 use crate::store::StagedLayer;
 
@@ -59,12 +60,16 @@ pub(super) fn execute(
         clamped: work.epoch,
         follow: !op.link,
         linked: Mutex::default(),
+        shared: Mutex::default(),
     };
     for item in &op.items {
         match item {
             CopyItem::Inline { name, text } => copier.inline(op, name, text)?,
-            CopyItem::Files { from, unpack, .. } => {
+            CopyItem::Files { from, unpack, pivot, .. } => {
                 let source = work.inputs.source(*from)?;
+                if pivot.is_some() {
+                    copier.new_destination(&op.destination)?;
+                }
                 for root in select(&source, item, &op.excludes)? {
                     copier.root(&source, &root, &op.destination, *unpack)?;
                 }
@@ -83,12 +88,16 @@ pub(super) fn copy_tree(
     now: Timestamp,
 ) -> Result<(), BuildError> {
     let (owner, mode, clamped, follow) = (None, None, None, true);
-    let copier = Copier { upper, owner, mode, now, clamped, follow, linked: Mutex::default() };
+    let (linked, shared) = (Mutex::default(), Mutex::default());
+    let copier = Copier { upper, owner, mode, now, clamped, follow, linked, shared };
     for root in roots {
         copier.root(source, root, destination, false)?;
     }
     Ok(upper.finish()?)
 }
+
+/// Device, inode, and the layer of the source that holds it.
+type FileId = (u64, u64, usize);
 
 struct Copier<'a> {
     upper: &'a Upper,
@@ -100,8 +109,11 @@ struct Copier<'a> {
     clamped: Option<i64>,
     /// Whether links in the destination lead on, or are replaced, as with `--link`.
     follow: bool,
-    /// Where the files with several names went, by device, inode and layer.
-    linked: Mutex<HashMap<(u64, u64), (PathBuf, OsString)>>,
+    /// Where files with several names went, by device, inode and the source's layer.
+    linked: Mutex<HashMap<FileId, (PathBuf, OsString)>>,
+    /// The files that are in this layer and in another, by device and inode: once each, as twice
+    /// would be hard links of one another.
+    shared: Mutex<HashSet<(u64, u64)>>,
 }
 
 impl Copier<'_> {
@@ -179,6 +191,18 @@ impl Copier<'_> {
         Ok(dir)
     }
 
+    /// With `--parents`, `--chmod` holds for the destination too where it is made.
+    fn new_destination(&self, destination: &str) -> Result<(), BuildError> {
+        let path = Path::new(destination);
+        if self.mode.is_some() && self.find(path)?.entry.is_none() {
+            let (uid, gid) = self.owner.unwrap_or((0, 0));
+            let mode = self.mode_of(0o755, true);
+            let attributes = Attributes { mode, uid, gid, mtime: self.now, xattrs: Vec::new() };
+            self.directory(path)?.set_attributes(&attributes)?;
+        }
+        Ok(())
+    }
+
     /// What is at a path of the destination, whose folders are there.
     fn find(&self, path: &Path) -> Result<Resolved, BuildError> {
         let view = self.upper.view();
@@ -209,20 +233,36 @@ impl Copier<'_> {
             self.make_folder(source, folder, &top)?;
         }
         root.folders.par_iter().try_for_each(|folder| {
-            if folder.files.is_empty() {
-                return Ok(());
-            }
-            let dir = open_below(&top, &folder.relative)?;
-            let Some(from) = source.view.lookup(&folder.path)? else {
-                return Err(vanished(&folder.path));
-            };
-            for (name, _) in &folder.files {
-                let entry = source.view.child(&from, name)?;
-                let entry = entry.ok_or_else(|| vanished(&folder.path.join(name)))?;
-                self.entry(source, &entry, &dir, name)?;
-            }
-            Ok(())
-        })
+            self.files(source, folder, &top, |file| !has_names(source, file))
+        })?;
+        // Files with several names come one after another, so that the first is always the same.
+        root.folders
+            .iter()
+            .try_for_each(|folder| self.files(source, folder, &top, |file| has_names(source, file)))
+    }
+
+    /// Copies those files of a folder that are `wanted`.
+    fn files(
+        &self,
+        source: &Source<'_>,
+        folder: &Folder,
+        top: &UpperDir,
+        wanted: impl Fn(&Metadata) -> bool,
+    ) -> Result<(), BuildError> {
+        let mut files = folder.files.iter().filter(|(_, metadata)| wanted(metadata)).peekable();
+        if files.peek().is_none() {
+            return Ok(());
+        }
+        let dir = open_below(top, &folder.relative)?;
+        let Some(from) = source.view.lookup(&folder.path)? else {
+            return Err(vanished(&folder.path));
+        };
+        for (name, _) in files {
+            let entry = source.view.child(&from, name)?;
+            let entry = entry.ok_or_else(|| vanished(&folder.path.join(name)))?;
+            self.entry(source, &entry, &dir, name)?;
+        }
+        Ok(())
     }
 
     /// Makes a folder below the destination, or gives one that is there the source's attributes.
@@ -264,8 +304,7 @@ impl Copier<'_> {
         name: &OsStr,
     ) -> Result<(), BuildError> {
         let metadata = entry.metadata();
-        // As BuildKit: files of a context that are one file on the host are several in the image.
-        let shared = source.keep_owners && metadata.is_file() && metadata.nlink > 1;
+        let shared = has_names(source, metadata);
         if shared && self.link_again(entry, dir, name)? {
             return Ok(());
         }
@@ -283,7 +322,7 @@ impl Copier<'_> {
         if shared {
             let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
             let place = (dir.path().to_owned(), name.to_owned());
-            linked.entry((metadata.dev, metadata.ino)).or_insert(place);
+            linked.entry((metadata.dev, metadata.ino, entry.layer())).or_insert(place);
         }
         Ok(())
     }
@@ -293,7 +332,7 @@ impl Copier<'_> {
         let metadata = entry.metadata();
         let known = {
             let linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
-            linked.get(&(metadata.dev, metadata.ino)).cloned()
+            linked.get(&(metadata.dev, metadata.ino, entry.layer())).cloned()
         };
         let Some((first_dir, first_name)) = known else { return Ok(false) };
         let first = open_below(&self.upper.root(), &first_dir)?;
@@ -310,8 +349,12 @@ impl Copier<'_> {
         attributes: &Attributes,
     ) -> Result<(), BuildError> {
         let metadata = entry.metadata();
-        if self.may_share(source, entry) && dir.link_entry(name, entry).is_ok() {
-            return Ok(());
+        if self.may_share(source, entry) {
+            let id = (metadata.dev, metadata.ino);
+            let first = self.shared.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+            if first && dir.link_entry(name, entry).is_ok() {
+                return Ok(());
+            }
         }
         let from = source.view.open_file(entry)?;
         let new = dir.create_file(name, attributes)?;
@@ -325,7 +368,9 @@ impl Copier<'_> {
         source.keep_owners
             && self.owner.is_none()
             && self.mode.is_none()
-            && self.clamped.is_none_or(|epoch| entry.metadata().mtime.secs < epoch)
+            && self
+                .clamped
+                .is_none_or(|epoch| entry.metadata().mtime <= Timestamp::from_secs(epoch))
     }
 
     fn attributes(&self, source: &Source<'_>, entry: &Entry) -> Result<Attributes, BuildError> {
@@ -335,8 +380,7 @@ impl Copier<'_> {
             // As BuildKit: what a context grants counts for nothing in the image.
             xattrs.retain(|(name, _)| name != "security.capability");
         }
-        let default_owner =
-            if source.keep_owners { (metadata.uid, metadata.gid) } else { (0, 0) };
+        let default_owner = if source.keep_owners { (metadata.uid, metadata.gid) } else { (0, 0) };
         let (uid, gid) = self.owner.unwrap_or(default_owner);
         let mode = self.mode_of(metadata.mode, metadata.is_dir());
         Ok(Attributes { mode, uid, gid, mtime: metadata.mtime, xattrs })
@@ -369,6 +413,12 @@ impl Copier<'_> {
         layer::apply(archive, &self.upper.below(&dir)?, options).map_err(failed)?;
         Ok(true)
     }
+}
+
+/// Whether a file has several names that are to be one file in the copy too. As BuildKit: files of a
+/// context that are one on the host are several in the image.
+fn has_names(source: &Source<'_>, metadata: &Metadata) -> bool {
+    source.keep_owners && metadata.is_file() && metadata.nlink > 1
 }
 
 fn not_a_folder(path: &Path) -> BuildError {

@@ -66,9 +66,10 @@ pub(super) fn reads(op: &Op) -> Vec<Reads<'_>> {
             .items
             .iter()
             .filter_map(|item| match item {
-                CopyItem::Files { from, .. } => {
-                    Some(Reads { tree: *from, what: What::Copied { item, excludes: &copy.excludes } })
-                }
+                CopyItem::Files { from, .. } => Some(Reads {
+                    tree: *from,
+                    what: What::Copied { item, excludes: &copy.excludes },
+                }),
                 CopyItem::Inline { .. } => None,
             })
             .collect(),
@@ -174,7 +175,8 @@ impl Work<'_> {
 
     fn commit(&self, staged: StagedLayer) -> Result<Snapshot, BuildError> {
         if let Some(epoch) = self.epoch {
-            let reason = |err: crate::layer::LayerError| BuildError::Pack { reason: err.to_string() };
+            let reason =
+                |err: crate::layer::LayerError| BuildError::Pack { reason: err.to_string() };
             let dir = make_dir::open(&staged.fs())?;
             crate::layer::clamp_times(&dir, epoch).map_err(reason)?;
         }

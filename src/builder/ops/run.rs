@@ -18,11 +18,7 @@ use crate::runtime::{
 use crate::snapshot::View;
 use crate::store::StagedLayer;
 
-pub(super) fn execute(
-    work: &Work<'_>,
-    op: &RunOp,
-    staged: &StagedLayer,
-) -> Result<(), BuildError> {
+pub(super) fn execute(work: &Work<'_>, op: &RunOp, staged: &StagedLayer) -> Result<(), BuildError> {
     let mut held = Held::default();
     let spec = spec(work, op, staged, &mut held)?;
     let mut output = |_, bytes: &[u8]| {
@@ -39,9 +35,10 @@ pub(super) fn execute(
             // The command's own fault, as a shell would tell it.
             code @ (126 | 127) => {
                 let text = err.to_string();
-                work.services
-                    .progress
-                    .event(&Event::Output { vertex: work.id, bytes: format!("{text}\n").as_bytes() });
+                work.services.progress.event(&Event::Output {
+                    vertex: work.id,
+                    bytes: format!("{text}\n").as_bytes(),
+                });
                 Err(BuildError::Run { step: step(), status: ExitStatus::Code(code) })
             }
             _ => Err(BuildError::Sandbox { step: step(), source: err }),

@@ -134,8 +134,13 @@ impl Source<'_> {
         };
         let exclude = patterns(excludes)?;
         let include = patterns(&[relative.to_owned()])?;
-        let include = (!relative.is_empty()).then_some(&include);
-        let root = self.root(OsString::new(), entry, Filter { include, exclude: &exclude })?;
+        let filter = Filter { include: Some(&include), exclude: &exclude };
+        let mut root = self.root(OsString::new(), entry, filter)?;
+        if let Some(root) = root.as_mut().filter(|_| relative.is_empty()) {
+            // As BuildKit: an empty pattern matches nothing, and the destination is made.
+            root.folders.truncate(1);
+            root.folders.iter_mut().for_each(|folder| folder.files.clear());
+        }
         Ok(root.into_iter().collect())
     }
 
@@ -188,7 +193,9 @@ impl Source<'_> {
                     decision if child.is_dir() => {
                         below.push((child, path, index, matches!(decision, Decision::Take)));
                     }
-                    Decision::Take => files.push((child.name().to_owned(), child.metadata().clone())),
+                    Decision::Take => {
+                        files.push((child.name().to_owned(), child.metadata().clone()));
+                    }
                     Decision::LookInside => {}
                 }
             }
@@ -323,9 +330,8 @@ fn without_empty(folders: Vec<Folder>) -> Vec<Folder> {
 }
 
 fn patterns(texts: &[String]) -> Result<Ignore, BuildError> {
-    Ignore::from_patterns(texts.iter().map(String::as_bytes)).map_err(|err| {
-        BuildError::Copy(format!("invalid pattern: {err}"))
-    })
+    Ignore::from_patterns(texts.iter().map(String::as_bytes))
+        .map_err(|err| BuildError::Copy(format!("invalid pattern: {err}")))
 }
 
 /// Something that was there a moment ago.

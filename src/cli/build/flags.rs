@@ -26,7 +26,8 @@ pub(super) fn build_args(given: &[String], epoch: Option<&str>) -> builder::Buil
                 args.insert(name.to_owned(), value.to_owned());
             }
             None => {
-                let value = std::env::var_os(text).map(|value| value.to_string_lossy().into_owned());
+                let value =
+                    std::env::var_os(text).map(|value| value.to_string_lossy().into_owned());
                 args.extend(value.map(|value| (text.clone(), value)));
             }
         }
@@ -39,7 +40,8 @@ pub(super) fn epoch(args: &builder::BuildArgs) -> Result<Option<i64>, CliError> 
     let Some(text) = args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let seconds = text.parse().ok().filter(|seconds| jiff::Timestamp::from_second(*seconds).is_ok());
+    let seconds =
+        text.parse().ok().filter(|seconds| jiff::Timestamp::from_second(*seconds).is_ok());
     seconds.map(Some).ok_or_else(|| {
         CliError::Usage(format!(
             "SOURCE_DATE_EPOCH is `{}`, not a number of seconds since 1970",
@@ -81,7 +83,9 @@ pub(super) fn named_contexts(given: &[String]) -> Result<Contexts, CliError> {
 pub(super) fn refuse_remote(context: &str) -> Result<(), CliError> {
     let what = match context {
         "-" => "a build context on standard input",
-        text if text.starts_with("git@") || text.contains("://") => "a build context from elsewhere",
+        text if text.starts_with("git@") || text.contains("://") => {
+            "a build context from elsewhere"
+        }
         _ => return Ok(()),
     };
     Err(CliError::Usage(format!("{what} is not supported yet: give a folder")))
@@ -96,7 +100,8 @@ fn secret(text: &str) -> Result<(String, Secret), CliError> {
     let wrong = |why: &str| CliError::Usage(format!("`--secret`: {why}"));
     let (mut id, mut file, mut env, mut kind) = (None, None, None, None);
     for field in text.split(',') {
-        let (key, value) = field.split_once('=').ok_or_else(|| wrong("write it as id=ID,src=FILE"))?;
+        let (key, value) =
+            field.split_once('=').ok_or_else(|| wrong("write it as id=ID,src=FILE"))?;
         match key {
             "id" => id = Some(value.to_owned()),
             "src" | "source" => file = Some(value),
@@ -115,7 +120,9 @@ fn secret(text: &str) -> Result<(String, Secret), CliError> {
             .ok_or_else(|| wrong(&format!("the variable `{}` is not set", name.escape_debug())))?,
         (Some("file") | None, Some(path), None) => Secret::File(PathBuf::from(path)),
         (None, None, None) => from_env(&id).unwrap_or_else(|| Secret::File(PathBuf::from(&id))),
-        (Some("env"), None, None) => from_env(&id).ok_or_else(|| wrong("its variable is not set"))?,
+        (Some("env"), None, None) => {
+            from_env(&id).ok_or_else(|| wrong("its variable is not set"))?
+        }
         _ => return Err(wrong("it comes from a file (src=FILE) or from a variable (env=NAME)")),
     };
     Ok((id, secret))
@@ -125,7 +132,8 @@ fn secret(text: &str) -> Result<(String, Secret), CliError> {
 pub(super) fn host(text: &str) -> Result<(String, IpAddr), CliError> {
     let parsed = text.split_once(['=', ':']).and_then(|(name, ip)| {
         let ip = ip.trim_start_matches('[').trim_end_matches(']');
-        let plain = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
+        let plain =
+            !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
         plain.then(|| Some((name.to_owned(), ip.parse().ok()?))).flatten()
     });
     parsed.ok_or_else(|| {
@@ -161,7 +169,10 @@ pub(super) fn ulimit(text: &str) -> Result<(String, u64, u64), CliError> {
         Some((name.to_owned(), limit(soft)?, limit(hard)?))
     });
     parsed.ok_or_else(|| {
-        CliError::Usage(format!("`--ulimit {}`: write it like nofile=1024:2048", text.escape_debug()))
+        CliError::Usage(format!(
+            "`--ulimit {}`: write it like nofile=1024:2048",
+            text.escape_debug()
+        ))
     })
 }
 

@@ -22,8 +22,7 @@ impl Draw for Json {
         let now = jiff::Timestamp::now().to_string();
         let object = match event {
             Event::Started { vertex, name } => {
-                let begun =
-                    json!({ "digest": digest(*vertex), "name": name, "started": now });
+                let begun = json!({ "digest": digest(*vertex), "name": name, "started": now });
                 self.begun.insert(*vertex, begun.clone());
                 json!({ "vertexes": [begun] })
             }
@@ -62,8 +61,7 @@ fn digest(vertex: VertexId) -> String {
 }
 
 fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] =
-        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let group = chunk.iter().fold(0_u32, |group, byte| group << 8 | u32::from(*byte));
@@ -83,7 +81,8 @@ mod tests {
 
     #[test]
     fn base64_of_the_rfc() {
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
+        let cases =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
         for (text, expected) in cases {
             assert_eq!(base64(text.as_bytes()), expected);
         }

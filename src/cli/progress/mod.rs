@@ -92,7 +92,9 @@ impl Draw for Quiet {
             Event::Failed { vertex, .. } => {
                 if let Some((mut lines, mut tail)) = self.tails.remove(vertex) {
                     lines.flush(|line| keep(&mut tail, line));
-                    tail.iter().for_each(|line| ui::say(&format!("> {}", ui::plain(line))));
+                    for line in tail {
+                        ui::say(&format!("> {}", ui::plain(&line)));
+                    }
                 }
             }
             Event::Warning { text, .. } => ui::say(&format!("warning: {}", ui::plain(text))),

@@ -43,7 +43,9 @@ impl Live {
                 match changes.recv_timeout(TICK) {
                     Ok(change) => {
                         screen.apply(change);
-                        changes.try_iter().for_each(|change| screen.apply(change));
+                        for change in changes.try_iter() {
+                            screen.apply(change);
+                        }
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -123,7 +125,8 @@ impl Screen {
                 if !well {
                     step.lines.flush(|line| keep(&mut step.tail, line));
                     let tail = step.tail.iter().rev().take(TAIL_LINES).rev();
-                    self.finished.extend(tail.map(|line| format!("{DIM} > {}{DIM:#}", ui::plain(line))));
+                    self.finished
+                        .extend(tail.map(|line| format!("{DIM} > {}{DIM:#}", ui::plain(line))));
                 }
             }
         }
