@@ -27,9 +27,6 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ),
 ];
 
-/// What is used all the same, until it has moved: a file, and what it should not know.
-const TO_BE_MOVED: [(&str, &str); 1] = [("src/store/check.rs", "cache")];
-
 /// A file has at most this many lines, those of `tests.rs` aside.
 const MAX_LINES: usize = 700;
 
@@ -109,7 +106,7 @@ fn imports_are_read_right() {
 #[test]
 fn modules_import_only_what_they_may() {
     let table: BTreeMap<_, _> = MAY_IMPORT.into_iter().collect();
-    let (mut wrong, mut moved) = (Vec::new(), BTreeSet::new());
+    let mut wrong = Vec::new();
     for (file, text) in sources("src") {
         let Some(module) = module(&file) else { continue };
         let Some(allowed) = table.get(module) else {
@@ -120,16 +117,10 @@ fn modules_import_only_what_they_may() {
             if name == module || allowed.contains(&name.as_str()) || !table.contains_key(&*name) {
                 continue;
             }
-            if TO_BE_MOVED.contains(&(&file, &name)) {
-                moved.insert(file.clone());
-            } else {
-                wrong.push(format!("{file}: `{module}` may not use `{name}`"));
-            }
+            wrong.push(format!("{file}: `{module}` may not use `{name}`"));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
-    let excused: BTreeSet<_> = TO_BE_MOVED.map(|(file, _)| file.to_owned()).into();
-    assert_eq!(moved, excused, "an exception that nobody needs goes");
 }
 
 #[test]
