@@ -10,6 +10,7 @@ use super::error::CliError;
 use super::ui;
 use crate::builder::BuildError;
 use crate::parser::{Diagnostic, Severity, Span};
+use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
 /// The command failed.
@@ -264,6 +265,24 @@ fn build_hint(err: &BuildError) -> Option<String> {
         }
         BuildError::Sandbox { source, .. } => source.hint()?,
         BuildError::Store(err) => return store_hint(err),
+        // Only what is written can fill a disk; what may not be read is not in the store.
+        BuildError::Snapshot(SnapshotError::Io { source, .. })
+            if source.kind() != io::ErrorKind::PermissionDenied =>
+        {
+            return io_hint(source);
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn io_hint(err: &io::Error) -> Option<String> {
+    let text = match err.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space, with `mica system prune` for example"
+        }
+        io::ErrorKind::PermissionDenied => "choose another folder with `--root DIR`",
+        io::ErrorKind::ReadOnlyFilesystem => "the store is read-only",
         _ => return None,
     };
     Some(text.to_owned())
@@ -271,14 +290,7 @@ fn build_hint(err: &BuildError) -> Option<String> {
 
 fn store_hint(err: &StoreError) -> Option<String> {
     let text = match err {
-        StoreError::Io { source, .. } => match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "free some space, with `mica system prune` for example"
-            }
-            io::ErrorKind::PermissionDenied => "choose another folder with `--root DIR`",
-            io::ErrorKind::ReadOnlyFilesystem => "the store is read-only",
-            _ => return None,
-        },
+        StoreError::Io { source, .. } => return io_hint(source),
         StoreError::NoImage(_) => "`mica images` lists those that are there",
         StoreError::Newer { .. } => "use a newer mica, or another folder with `--root DIR`",
         StoreError::Untrusted { .. } => {

@@ -322,7 +322,8 @@ impl Copier<'_> {
         }
         let from = source.view.open_file(entry)?;
         let new = dir.create_file(name, attributes)?;
-        copy_file(&from, new.file(), metadata.size, None)?;
+        copy_file(&from, new.file(), metadata.size, None)
+            .map_err(|error| error.at(&dir.path().join(name)))?;
         Ok(new.finish()?)
     }
 

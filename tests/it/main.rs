@@ -1,0 +1,21 @@
+//! mica as its users meet it: the real binary, a module for each thing that it is asked to do.
+//!
+//! Runs as root and as a plain user, without internet, registry or clock. What the machine cannot do
+//! is skipped, and the reason is printed.
+
+mod archives;
+mod build;
+mod cache;
+mod concurrent;
+mod context;
+mod env;
+mod errors;
+mod image;
+mod images;
+mod import;
+mod instructions;
+mod interrupt;
+mod reproducible;
+mod run;
+mod stages;
+mod system;
