@@ -277,6 +277,20 @@ impl Drop for TestEnv {
             let ran = self.mica(["system", "check"]);
             assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "the store is not sound");
         }
+        if !is_root() {
+            self.remove_foreign_files();
+        }
+    }
+}
+
+impl TestEnv {
+    /// A plain user cannot remove what belongs to its subordinate ids, but mica can.
+    fn remove_foreign_files(&self) {
+        let ids = self.mica(["images", "-q", "--no-trunc"]).stdout;
+        if !ids.is_empty() {
+            self.mica(["rmi", "--force"].into_iter().chain(ids.lines()));
+        }
+        self.mica(["system", "prune"]);
     }
 }
 
