@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::args::{BuildArgs, NetworkArg};
+use super::args::{BuildArgs, NetworkArg, ProgressArg};
 use super::progress::Drawing;
 use super::{CliError, Context, report, ui};
 use crate::builder::{self, BuildContext, BuildRequest, NamedContext, Options, Services};
@@ -77,7 +77,7 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     }
     if args.quiet {
         ui::line(&id)?;
-    } else {
+    } else if args.progress != ProgressArg::Rawjson {
         ui::say(&format!("built {id}"));
         for name in &request.names {
             ui::say(&format!("named {}", name.familiar()));

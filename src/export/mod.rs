@@ -58,7 +58,8 @@ pub fn write_file(
         .prefix(".mica-")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
         .tempfile_in(folder)
-        .map_err(failed)?;
+        // The temporary file's own name helps nobody.
+        .map_err(|err| failed(err.kind().into()))?;
     let mut out = BufWriter::with_capacity(1 << 20, temporary);
     fill(&mut out)?;
     let temporary = out.into_inner().map_err(|err| failed(err.into_error()))?;

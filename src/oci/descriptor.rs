@@ -93,7 +93,8 @@ pub struct Platform {
 impl Platform {
     /// The platform that mica itself runs on and builds for.
     pub fn host() -> Self {
-        Self { architecture: "amd64".into(), os: "linux".into(), variant: String::new() }
+        let architecture = normal_architecture(std::env::consts::ARCH);
+        Self { architecture, os: "linux".into(), variant: String::new() }
     }
 
     /// Parses `os`, `os/architecture` or `os/architecture/variant`; what is left out is the host's.
@@ -113,7 +114,13 @@ impl Platform {
             [one] if matches!(one.as_str(), "linux" | "windows" | "darwin" | "freebsd") => {
                 Self { os: one.clone(), ..host }
             }
-            [one] => Self { architecture: normal_architecture(one), ..host },
+            [one] => {
+                let architecture = normal_architecture(one);
+                if !ARCHITECTURES.contains(&architecture.as_str()) {
+                    return None;
+                }
+                Self { architecture, ..host }
+            }
             [os, arch] => {
                 Self { os: os.clone(), architecture: normal_architecture(arch), ..Self::host() }
             }
@@ -138,6 +145,12 @@ impl std::fmt::Display for Platform {
     }
 }
 
+/// What a single word can mean that is no operating system: the processors that Go knows.
+const ARCHITECTURES: [&str; 12] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
+    "riscv64", "s390x",
+];
+
 fn normal_architecture(name: &str) -> String {
     match name {
         "x86_64" | "x86-64" => "amd64",
@@ -157,12 +170,13 @@ mod tests {
         let check = |text: &str, expected: Option<&str>| {
             assert_eq!(Platform::parse(text).map(|p| p.to_string()).as_deref(), expected, "{text}");
         };
-        check("linux", Some("linux/amd64"));
+        check("linux", Some(&Platform::host().to_string()));
         check("linux/amd64", Some("linux/amd64"));
         check("Linux/X86_64", Some("linux/amd64"));
         check("linux/arm64/v8", Some("linux/arm64"));
         check("linux/arm/v7", Some("linux/arm/v7"));
         check("arm64", Some("linux/arm64"));
+        check("mars", None);
         check("", None);
         check("a/b/c/d", None);
         check("../../x", None);
