@@ -103,10 +103,17 @@ impl Source<'_> {
             }
             found = next;
         }
+        // BuildKit's client sends of a context only what matches by the rules of a `.dockerignore`
+        // too, which read brackets otherwise.
+        let sent = patterns(&[parts.join("/")])?;
         let mut roots = Vec::new();
         for entry in found {
             let name = entry.name().to_owned();
-            if self.is_hidden(&entry) {
+            let behind =
+                entry.path().iter().skip(entry.path().iter().count() + literal - parts.len());
+            let path = prefix.join(behind.collect::<PathBuf>());
+            let is_sent = self.ignore.is_none() || sent.is_excluded(path.as_os_str().as_bytes());
+            if self.is_hidden(&entry) || !is_sent {
                 continue;
             }
             // A match that is a link counts as what it leads to.
