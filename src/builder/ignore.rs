@@ -27,9 +27,9 @@ const GLOBS_PER_SET: usize = 500;
 pub struct Ignore {
     /// Patterns without anything special, and the number of each.
     literals: HashMap<Vec<u8>, usize>,
-    /// Automata, those of the last patterns first.
+    /// Automata, and the numbers of their patterns.
     sets: Vec<(GlobSet, Vec<usize>)>,
-    /// All other patterns, the last first.
+    /// All other patterns.
     others: Vec<(usize, Matcher)>,
     /// Whether the pattern of each number is one with `!`.
     includes: Vec<bool>,
@@ -37,9 +37,10 @@ pub struct Ignore {
     included: Vec<(usize, Vec<Component>)>,
 }
 
-/// Which pattern decides about a path; the default is that of the root, which none matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Decision(Option<usize>);
+/// Which patterns hold for a path, by number, the last of them deciding; the default is that of the
+/// root, for which none holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Decision(Vec<usize>);
 
 /// A pattern is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -120,60 +121,75 @@ impl Ignore {
     /// Whether `path` is excluded; it is relative to the root of the context, clean, and without a
     /// slash at either end. The root itself (an empty path) never is.
     pub fn is_excluded(&self, path: &[u8]) -> bool {
-        self.excludes(Decision(self.last_match(path)))
+        self.excludes(&self.decide_all(path))
     }
 
     /// Whether something below the excluded folder `dir` may be included all the same, so that
     /// the folder must be walked.
     pub fn may_hold_included(&self, dir: &[u8]) -> bool {
-        self.may_hold_included_below(Decision(self.last_match(dir)), dir)
+        self.may_hold_included_below(&self.decide_all(dir), dir)
     }
 
     /// The same for a folder that `decision` is known of.
-    pub fn may_hold_included_below(&self, Decision(decided): Decision, dir: &[u8]) -> bool {
+    pub fn may_hold_included_below(&self, decision: &Decision, dir: &[u8]) -> bool {
+        let decided = decision.0.last();
         let components: Vec<&[u8]> = split(dir).collect();
         self.included
             .iter()
-            // What matches the folder matches all below it, and the last pattern wins.
-            .filter(|(number, _)| decided.is_none_or(|decided| *number > decided))
+            // What holds for the folder holds for all below it, and the last pattern wins.
+            .filter(|(number, _)| decided.is_none_or(|decided| number > decided))
             .any(|(_, pattern)| may_match_below(pattern, &components))
     }
 
-    /// The number of the last pattern that matches `path` or a folder above it.
-    fn last_match(&self, path: &[u8]) -> Option<usize> {
+    /// The decision about `path`, found from the root on.
+    pub(super) fn decide_all(&self, path: &[u8]) -> Decision {
+        if self.is_empty() {
+            return Decision::default();
+        }
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         let ends = ends.chain(std::iter::once(path.len())).filter(|end| *end > 0);
-        ends.fold(Decision::default(), |above, end| self.decide(above, &path[..end])).0
+        ends.fold(Decision::default(), |above, end| self.decide(&above, &path[..end]))
     }
 
     /// The decision about `path`, given the one about the folder it is in. It is worth keeping on
     /// a walk: [`Ignore::is_excluded`] asks for all folders above the path again.
     #[must_use]
-    pub fn decide(&self, above: Decision, path: &[u8]) -> Decision {
-        let mut last = above.0.max(self.literals.get(path).copied());
+    pub fn decide(&self, above: &Decision, path: &[u8]) -> Decision {
+        let mut numbers = self.matching(path);
+        numbers.extend(&above.0);
+        numbers.sort_unstable();
+        numbers.dedup();
+        let mut excluded = false;
+        // As BuildKit: a pattern that would change nothing is not asked for the path itself, and so
+        // is not known to hold for what is below it.
+        numbers.retain(|number| {
+            let include = self.includes[*number];
+            let holds = include == excluded || above.0.contains(number);
+            if holds {
+                excluded = !include;
+            }
+            holds
+        });
+        Decision(numbers)
+    }
+
+    /// The numbers of the patterns that match `path` itself.
+    fn matching(&self, path: &[u8]) -> Vec<usize> {
+        let mut numbers: Vec<usize> = self.literals.get(path).copied().into_iter().collect();
         let candidate = Candidate::from_bytes(path);
         let mut found = Vec::new();
-        for (set, numbers) in &self.sets {
-            if last >= numbers.last().copied() {
-                break;
-            }
+        for (set, of_set) in &self.sets {
             set.matches_candidate_into(&candidate, &mut found);
-            last = last.max(found.last().map(|at| numbers[*at]));
+            numbers.extend(found.iter().map(|at| of_set[*at]));
         }
-        for (number, matcher) in &self.others {
-            if last >= Some(*number) {
-                break;
-            }
-            if matcher.matches(path) {
-                last = Some(*number);
-            }
-        }
-        Decision(last)
+        let others = self.others.iter().filter(|(_, matcher)| matcher.matches(path));
+        numbers.extend(others.map(|(number, _)| number));
+        numbers
     }
 
     /// Whether a path with this decision is excluded.
-    pub fn excludes(&self, decision: Decision) -> bool {
-        decision.0.is_some_and(|number| !self.includes.get(number).copied().unwrap_or(true))
+    pub fn excludes(&self, decision: &Decision) -> bool {
+        decision.0.last().is_some_and(|number| !self.includes[*number])
     }
 
     /// Sorts cleaned patterns into the three ways to look them up.
@@ -204,6 +220,9 @@ impl Ignore {
         }
         let mut globs = Vec::new();
         for (pattern, number) in latest {
+            if has_wildcard_in_brackets(&pattern) {
+                continue;
+            }
             if !Glob::is_pattern(&pattern) {
                 this.literals.insert(pattern, number);
             } else if let Some(glob) = globset_syntax(&pattern) {
@@ -213,7 +232,7 @@ impl Ignore {
             }
         }
         globs.sort_unstable_by_key(|(number, ..)| *number);
-        for chunk in globs.chunks(GLOBS_PER_SET).rev() {
+        for chunk in globs.chunks(GLOBS_PER_SET) {
             match automaton(chunk) {
                 Some(set) => {
                     this.sets.push((set, chunk.iter().map(|(number, ..)| *number).collect()));
@@ -224,9 +243,26 @@ impl Ignore {
                 ),
             }
         }
-        this.others.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
         Ok(this)
     }
+}
+
+/// Docker's matcher makes of a `*` or `?` between brackets what it makes of one elsewhere, and so a
+/// pattern that no real name matches.
+fn has_wildcard_in_brackets(pattern: &[u8]) -> bool {
+    let mut inside = false;
+    let mut escaped = false;
+    for byte in pattern {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'[' => inside = true,
+            b']' => inside = false,
+            b'*' | b'?' if inside => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 fn automaton(globs: &[(usize, String, Vec<u8>)]) -> Option<GlobSet> {
@@ -539,16 +575,20 @@ mod tests {
         assert!(!ignore(&"*".repeat(100_000)).is_excluded(b""));
     }
 
-    /// The pattern by its plain definition, without any automaton.
+    /// BuildKit's definition, pattern by pattern and without any automaton.
     fn reference(patterns: &[String], path: &str) -> bool {
+        let mut holds = vec![false; patterns.len()];
         let mut excluded = false;
-        for pattern in patterns {
-            let (include, pattern) =
-                pattern.strip_prefix('!').map_or((false, pattern.as_str()), |rest| (true, rest));
-            let matcher = Matcher::new(&clean(pattern.as_bytes()));
-            let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-            if ends.into_iter().any(|end| matcher.matches(&path.as_bytes()[..end])) {
-                excluded = !include;
+        for end in path.match_indices('/').map(|(at, _)| at).chain([path.len()]) {
+            excluded = false;
+            for (pattern, holds) in patterns.iter().zip(&mut holds) {
+                let bare = pattern.strip_prefix('!');
+                let matcher = Matcher::new(&clean(bare.unwrap_or(pattern).as_bytes()));
+                let asked = bare.is_some() == excluded;
+                *holds |= asked && matcher.matches(&path.as_bytes()[..end]);
+                if *holds {
+                    excluded = bare.is_none();
+                }
             }
         }
         excluded

@@ -203,6 +203,7 @@ fn port_range(text: &str) -> Option<Vec<String>> {
         Some((ports, protocol)) => (ports, protocol.to_lowercase()),
         None => (text, "tcp".to_owned()),
     };
+    let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol };
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return None;
     }
@@ -235,7 +236,7 @@ fn stop_signal(state: &mut State, word: &Word, escape: char) -> Result<(), Diagn
     if !is_signal(&signal) {
         let message = format!("invalid signal `{}`", signal.escape_debug());
         return Err(Diagnostic::error("stopsignal", word.span, message)
-            .with_hint("STOPSIGNAL takes a name like `SIGTERM` or a number from 1 to 64"));
+            .with_hint("STOPSIGNAL takes a name like `SIGTERM`, or a number other than 0"));
     }
     state.note(format!("STOPSIGNAL {signal}"), false);
     state.config.config.stop_signal = signal;
@@ -243,8 +244,9 @@ fn stop_signal(state: &mut State, word: &Word, escape: char) -> Result<(), Diagn
 }
 
 fn is_signal(text: &str) -> bool {
+    // As Docker: a number is taken for a signal of whatever system the image runs on.
     if let Ok(number) = text.parse::<i32>() {
-        return (1..=64).contains(&number);
+        return number != 0;
     }
     let name = text.to_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
@@ -330,19 +332,22 @@ mod tests {
         };
         check("80", Some(&["80/tcp"]));
         check("90/UDP", Some(&["90/udp"]));
+        check("80/", Some(&["80/tcp"]));
         check("100-101", Some(&["100/tcp", "101/tcp"]));
         check("127.0.0.1:80:8080", Some(&["8080/tcp"]));
-        for text in ["", "a", "99999", "3-1", "80/icmp", "-1", "+1", "80/"] {
+        for text in ["", "a", "99999", "3-1", "80/icmp", "-1", "+1"] {
             check(text, None);
         }
     }
 
     #[test]
     fn signals() {
-        for text in ["SIGTERM", "term", "9", "64", "RTMIN", "SIGRTMIN+3", "SIGRTMAX-2", "SIGCLD"] {
+        for text in
+            ["SIGTERM", "term", "9", "65", "-1", "RTMIN", "SIGRTMIN+3", "SIGRTMAX-2", "SIGCLD"]
+        {
             assert!(is_signal(text), "{text}");
         }
-        for text in ["", "0", "65", "SIGNOPE", "RTMIN+16", "-1", "SIG"] {
+        for text in ["", "0", "SIGNOPE", "RTMIN+16", "SIG"] {
             assert!(!is_signal(text), "{text}");
         }
     }

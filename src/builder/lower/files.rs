@@ -28,7 +28,7 @@ impl Lowering<'_> {
         site: Site<'_>,
         copy: &Copy,
     ) -> Result<(), BuildError> {
-        let from = match &copy.from {
+        let from = match copy.from.as_ref().filter(|word| !word.text.is_empty()) {
             Some(word) => self.tree(&word.text, site.place, word.span)?,
             None => Tree::Context(0),
         };

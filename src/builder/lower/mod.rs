@@ -19,7 +19,9 @@ use state::State;
 
 use super::BuildError;
 use super::graph::{Graph, Op, Tree, Vertex, VertexId};
-use crate::oci::{ContainerConfig, Descriptor, Digest, ImageConfig, Platform, Reference};
+use crate::oci::{
+    ContainerConfig, Descriptor, Digest, ImageConfig, Platform, Reference, ReferenceError,
+};
 use crate::parser::{
     self, Diagnostic, Dockerfile, Instruction, MountKey, Severity, Source, Span, Statement,
 };
@@ -133,6 +135,7 @@ pub(super) fn lower(
         warnings: Vec::new(),
     };
     lowering.note_frontend(dockerfile);
+    lowering.check_bases()?;
     lowering.require(target)?;
     let Some(mut state) = lowering.states[target].take() else {
         return Err(BuildError::Cancelled);
@@ -223,6 +226,19 @@ impl Lowering<'_> {
                 "the frontend is not fetched: the Dockerfile is read as BuildKit's own has it";
             self.warnings.push(Diagnostic::warning("syntax", syntax.value_span, message));
         }
+    }
+
+    /// As BuildKit: what a FROM names has to be a name even where nobody needs its stage.
+    fn check_bases(&self) -> Result<(), Diagnostic> {
+        for (index, stage) in self.stages.all.iter().enumerate() {
+            let is_known = stage.base == "scratch"
+                || self.stages.find_base(&stage.base, index).is_some()
+                || self.options.named_contexts.contains_key(&stage.base.to_lowercase());
+            if !is_known {
+                parse_base(&stage.base, stage.from.image.span)?;
+            }
+        }
+        Ok(())
     }
 
     /// Does a stage and all stages that it needs. Those that can be seen in the Dockerfile come
@@ -341,9 +357,7 @@ impl Lowering<'_> {
     }
 
     fn find_image(&self, name: &str, span: Span) -> Result<Image, BuildError> {
-        let reference: Reference = name.parse().map_err(|err: crate::oci::ReferenceError| {
-            Diagnostic::error("base", span, err.to_string())
-        })?;
+        let reference = parse_base(name, span)?;
         let found = self
             .images
             .image(&reference)
@@ -443,6 +457,10 @@ impl Lowering<'_> {
         let text = text::one_line(&site.statement.original);
         format!("[{stage}{number}/{total}] {text}")
     }
+}
+
+fn parse_base(name: &str, span: Span) -> Result<Reference, Diagnostic> {
+    name.parse().map_err(|err: ReferenceError| Diagnostic::error("base", span, err.to_string()))
 }
 
 /// Parses the triggers of a base image.

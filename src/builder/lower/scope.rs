@@ -89,14 +89,20 @@ impl Scope {
         format!("|{} {args}", self.args.len())
     }
 
-    /// The proxies that were given and that no ARG declares, as `NAME=value`.
+    /// The proxies that were given, as `NAME=value` and in both cases, as programs look for either;
+    /// without those that an ARG declares or an ENV sets.
     pub(super) fn undeclared_proxies(&self, given: &BuildArgs) -> Vec<String> {
-        let is_proxy = |name: &str| PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name));
-        given
-            .iter()
-            .filter(|(name, _)| is_proxy(name) && self.get(name).is_none())
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect()
+        let mut proxies = Vec::new();
+        for proxy in PROXIES {
+            let found = given.iter().find(|(name, _)| name.eq_ignore_ascii_case(proxy));
+            let Some((_, value)) = found else { continue };
+            for name in [proxy.to_owned(), proxy.to_lowercase()] {
+                if self.get(&name).is_none() {
+                    proxies.push(format!("{name}={value}"));
+                }
+            }
+        }
+        proxies
     }
 
     /// Expands a word to one text.
@@ -153,9 +159,11 @@ mod tests {
             .map(|(k, v)| (k.into(), v.into()))
             .into();
         let mut scope = Scope::default();
-        assert_eq!(scope.undeclared_proxies(&given), ["NO_PROXY=n", "http_proxy=p"]);
+        let all = ["HTTP_PROXY=p", "http_proxy=p", "NO_PROXY=n", "no_proxy=n"];
+        assert_eq!(scope.undeclared_proxies(&given), all);
         scope.declare("NO_PROXY", Some("n"));
-        assert_eq!(scope.undeclared_proxies(&given), ["http_proxy=p"]);
+        scope.declare("no_proxy", Some("n"));
+        assert_eq!(scope.undeclared_proxies(&given), all[..2]);
     }
 
     #[test]

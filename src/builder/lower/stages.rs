@@ -139,6 +139,9 @@ fn stage_platform(
 ) -> Result<Option<Platform>, Diagnostic> {
     let Some(word) = &from.platform else { return Ok(None) };
     let text = globals.expand(word, escape)?;
+    if text.is_empty() && word.text.is_empty() {
+        return Ok(None);
+    }
     Platform::parse(&text).map(Some).ok_or_else(|| {
         let message = match text.as_str() {
             "" => "the platform is empty".to_owned(),

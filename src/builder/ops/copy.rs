@@ -370,7 +370,9 @@ impl Copier<'_> {
         if !layer::is_archive(source.view.open_file(&root.entry)?) {
             return Ok(false);
         }
-        let dir = self.directory(Path::new(destination))?;
+        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        let new = Attributes { mode: 0o755, uid, gid, mtime: self.now, xattrs: Vec::new() };
+        let dir = self.upper.directory(Path::new(destination), &new)?;
         let failed_read = |error| failed(layer::LayerError::read(error));
         let file = source.view.open_file(&root.entry)?;
         let (_, archive) = layer::open_archive(file).map_err(failed_read)?;

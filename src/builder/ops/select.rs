@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::builder::BuildError;
 use crate::builder::glob::Glob;
-use crate::builder::ignore::Ignore;
+use crate::builder::ignore::{Decision, Ignore};
 use crate::cache::KeyHasher;
 use crate::cache::content::FileCache;
 use crate::oci::Digest;
@@ -116,10 +116,11 @@ impl Source<'_> {
             if self.is_hidden(&entry) || !is_sent {
                 continue;
             }
-            // A match that is a link counts as what it leads to.
-            if let Some(entry) = self.resolve(entry.path())? {
-                roots.extend(self.root(name, entry, filter)?);
-            }
+            // A match that is a link counts as what it leads to, which has to be there.
+            let Some(target) = self.resolve(entry.path())? else {
+                return Err(self.not_found(&format!("/{}", entry.path().display())));
+            };
+            roots.extend(self.root(name, target, filter)?);
         }
         Ok(roots)
     }
@@ -188,22 +189,23 @@ impl Source<'_> {
         let mut folders: Vec<Folder> = Vec::new();
         let path = root.path().as_os_str().as_bytes();
         let shown = self.ignore.is_none_or(|ignore| !ignore.is_excluded(path));
-        let mut left = vec![(root.clone(), PathBuf::new(), 0, shown)];
-        while let Some((entry, relative, parent, own)) = left.pop() {
+        let decisions = Decisions {
+            ignored: self.ignore.map(|ignore| ignore.decide_all(path)).unwrap_or_default(),
+            excluded: Decision::default(),
+        };
+        let mut left = vec![(root.clone(), PathBuf::new(), 0, shown, decisions)];
+        while let Some((entry, relative, parent, own, above)) = left.pop() {
             let index = folders.len();
             let mut files = Vec::new();
             let mut below = Vec::new();
             for child in self.view.read_dir(&entry)? {
                 let path = relative.join(child.name());
-                match self.decide(&child, &path, filter) {
-                    Decision::Skip => {}
-                    decision if child.is_dir() => {
-                        below.push((child, path, index, matches!(decision, Decision::Take)));
-                    }
-                    Decision::Take => {
-                        files.push((child.name().to_owned(), child.metadata().clone()));
-                    }
-                    Decision::LookInside => {}
+                let decisions = self.decide(&child, &path, filter, &above);
+                let (shown, inside) = self.fate(&child, &path, filter, &decisions);
+                if child.is_dir() && (shown || inside) {
+                    below.push((child, path, index, shown, decisions));
+                } else if shown {
+                    files.push((child.name().to_owned(), child.metadata().clone()));
                 }
             }
             left.extend(below.into_iter().rev());
@@ -214,21 +216,42 @@ impl Source<'_> {
         Ok(without_empty(folders))
     }
 
-    fn decide(&self, entry: &Entry, relative: &Path, filter: Filter<'_>) -> Decision {
+    /// What the patterns say of a child of a folder of which `above` is known.
+    fn decide(
+        &self,
+        entry: &Entry,
+        relative: &Path,
+        filter: Filter<'_>,
+        above: &Decisions,
+    ) -> Decisions {
+        let path = entry.path().as_os_str().as_bytes();
+        let ignored = self.ignore.map(|ignore| ignore.decide(&above.ignored, path));
+        let excluded = filter.exclude.decide(&above.excluded, relative.as_os_str().as_bytes());
+        Decisions { ignored: ignored.unwrap_or_default(), excluded }
+    }
+
+    /// Whether something is selected itself, and whether something below it may be.
+    fn fate(
+        &self,
+        entry: &Entry,
+        relative: &Path,
+        filter: Filter<'_>,
+        decisions: &Decisions,
+    ) -> (bool, bool) {
         let relative = relative.as_os_str().as_bytes();
         let path = entry.path().as_os_str().as_bytes();
-        let mut own = true;
-        let hiding = self.ignore.map(|ignore| (ignore, path));
-        for (ignore, path) in hiding.into_iter().chain([(filter.exclude, relative)]) {
-            if ignore.is_excluded(path) {
-                if !entry.is_dir() || !ignore.may_hold_included(path) {
-                    return Decision::Skip;
+        let mut shown = filter.include.is_none_or(|include| include.is_excluded(relative));
+        let hiding = self.ignore.map(|ignore| (ignore, &decisions.ignored, path));
+        let excluding = (filter.exclude, &decisions.excluded, relative);
+        for (patterns, decision, path) in hiding.into_iter().chain([excluding]) {
+            if patterns.excludes(decision) {
+                if !patterns.may_hold_included_below(decision, path) {
+                    return (false, false);
                 }
-                own = false;
+                shown = false;
             }
         }
-        let included = filter.include.is_none_or(|include| include.is_excluded(relative));
-        if own && included { Decision::Take } else { Decision::LookInside }
+        (shown, true)
     }
 
     /// The digest of all that makes a difference to a copy: names, types, modes, bytes, and owners
@@ -317,11 +340,13 @@ impl Source<'_> {
     }
 }
 
-enum Decision {
-    Take,
-    Skip,
-    /// Not selected itself; something below it may be.
-    LookInside,
+/// What the patterns say of a path.
+#[derive(Debug, Clone, Default)]
+struct Decisions {
+    /// Those of the ignore file.
+    ignored: Decision,
+    /// Those of `--exclude`.
+    excluded: Decision,
 }
 
 /// Leaves out the folders that are not selected and lead to nothing that is.
