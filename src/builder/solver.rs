@@ -18,6 +18,7 @@ use super::scheduler::{self, Task};
 use super::snapshot::Snapshot;
 use super::{BuildContext, BuildError, Services};
 use crate::cache::{CacheKey, KeyHasher};
+use crate::oci::Digest;
 use crate::store::{KeyLock, StoreError};
 
 /// A long build publishes what it has so often, so that little is lost where it is killed.
@@ -40,6 +41,8 @@ struct Planned {
     same_as: VertexId,
     /// Whether its result must not come from the cache: it, or what it is made from, is not to.
     fresh: bool,
+    /// The digests of what it reads of contexts, in order: they are the same in both its keys.
+    contexts: Vec<Digest>,
 }
 
 type Plan = HashMap<VertexId, Planned>;
@@ -60,6 +63,7 @@ struct Made {
     root: Snapshot,
     results: Results,
     snapshot: Snapshot,
+    contexts: Vec<Digest>,
     /// Other processes that want the same wait for it.
     _lock: Option<KeyLock>,
 }
@@ -107,6 +111,7 @@ impl<'a> Solver<'a> {
                 Some(root) => key.digest("root", plan[&root].key.0),
                 None => key.field("root", "scratch"),
             }
+            let mut contexts = Vec::new();
             for source in ops::reads(&vertex.op) {
                 match source.tree {
                     Tree::Vertex(from) => key.digest("source", plan[&from].key.0),
@@ -114,13 +119,14 @@ impl<'a> Solver<'a> {
                     Tree::Context(_) => {
                         let digest = inputs.digest(&source).map_err(|err| err.at(vertex))?;
                         key.digest("source", digest);
+                        contexts.push(digest);
                     }
                 }
             }
             let key = key.finish();
             let same_as = *first_with.entry(key).or_insert(id);
             let fresh = vertex.no_cache || vertex.inputs().any(|input| plan[&input].fresh);
-            plan.insert(id, Planned { key, same_as, fresh });
+            plan.insert(id, Planned { key, same_as, fresh, contexts });
         }
         Ok(plan)
     }
@@ -141,16 +147,20 @@ impl<'a> Solver<'a> {
         op: &Op,
         root: &Snapshot,
         results: &Results,
+        contexts: &[Digest],
     ) -> Result<CacheKey, BuildError> {
         let mut key = self.op_key("content", op);
         key.digest("root", root.content()?.0);
         let inputs = Inputs::new(self.contexts, results);
+        let mut contexts = contexts.iter();
         for source in ops::reads(op) {
-            match source.tree {
-                Tree::Scratch => key.field("source", "scratch"),
-                Tree::Vertex(_) | Tree::Context(_) => {
-                    key.digest("source", inputs.digest(&source)?);
+            match (source.tree, contexts.as_slice()) {
+                (Tree::Scratch, _) => key.field("source", "scratch"),
+                (Tree::Context(_), [known, ..]) => {
+                    key.digest("source", *known);
+                    contexts.next();
                 }
+                _ => key.digest("source", inputs.digest(&source)?),
             }
         }
         Ok(key.finish())
@@ -239,7 +249,8 @@ impl<'a> Solver<'a> {
                 return Ok(found);
             }
             if services.cache.get(self.op_key("seen", &vertex.op).finish()).is_some()
-                && let Some(found) = self.lookup(self.content_key(&vertex.op, &root, results)?)?
+                && let Some(found) =
+                    self.lookup(self.content_key(&vertex.op, &root, results, &planned.contexts)?)?
             {
                 self.tell_found(id, vertex);
                 self.made(Made::new(id, planned, root, results, &found, lock))?;
@@ -299,7 +310,7 @@ impl<'a> Solver<'a> {
             let Some(chain) = made.snapshot.chain()? else { continue };
             let op = &self.graph.get(made.id).op;
             let seen = self.op_key("seen", op).finish();
-            let content = self.content_key(op, &made.root, &made.results)?;
+            let content = self.content_key(op, &made.root, &made.results, &made.contexts)?;
             for key in [made.key, content, seen] {
                 let scratch = services.store.scratch(&format!("key-{}", key.0.short()));
                 services.cache.put(key, chain, &scratch)?;
@@ -319,6 +330,7 @@ impl Made {
         lock: Option<KeyLock>,
     ) -> Self {
         let (results, snapshot) = (results.clone(), snapshot.clone());
-        Self { id, key: planned.key, root, results, snapshot, _lock: lock }
+        let contexts = planned.contexts.clone();
+        Self { id, key: planned.key, root, results, snapshot, contexts, _lock: lock }
     }
 }
