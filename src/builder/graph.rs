@@ -65,6 +65,22 @@ pub enum Tree {
     Scratch,
 }
 
+/// One tree that an operation reads, and what of it.
+#[derive(Debug)]
+pub(super) struct Reads<'a> {
+    pub(super) tree: Tree,
+    pub(super) what: What<'a>,
+}
+
+/// What is read of a tree.
+#[derive(Debug)]
+pub(super) enum What<'a> {
+    /// What a source of a COPY matches.
+    Copied { item: &'a CopyItem, excludes: &'a [String] },
+    /// All below a path.
+    Path(&'a str),
+}
+
 /// A command in a sandbox.
 #[derive(Debug, Clone)]
 pub struct RunOp {
@@ -254,7 +270,7 @@ impl Graph {
 impl Vertex {
     /// The vertices whose results it reads.
     pub fn inputs(&self) -> impl Iterator<Item = VertexId> {
-        let sources = self.op.trees().into_iter().filter_map(|tree| match tree {
+        let sources = self.op.reads().into_iter().filter_map(|reads| match reads.tree {
             Tree::Vertex(id) => Some(id),
             Tree::Context(_) | Tree::Scratch => None,
         });
@@ -263,24 +279,30 @@ impl Vertex {
 }
 
 impl Op {
-    /// The trees that it reads, beside the file system that it is done to.
-    pub fn trees(&self) -> Vec<Tree> {
+    /// What it reads of trees, in order, beside the file system that it is done to.
+    pub(super) fn reads(&self) -> Vec<Reads<'_>> {
         match self {
             Self::Image(_) | Self::MakeDir(_) => Vec::new(),
-            Self::Run(run) => run
-                .mounts
-                .iter()
-                .filter_map(|mount| match &mount.kind {
-                    MountKind::Bind { from, .. } | MountKind::Cache { from, .. } => Some(*from),
-                    MountKind::Tmpfs { .. } | MountKind::Secret { .. } => None,
-                })
-                .collect(),
             Self::Copy(copy) => copy
                 .items
                 .iter()
                 .filter_map(|item| match item {
-                    CopyItem::Files { from, .. } => Some(*from),
+                    CopyItem::Files { from, .. } => Some(Reads {
+                        tree: *from,
+                        what: What::Copied { item, excludes: &copy.excludes },
+                    }),
                     CopyItem::Inline { .. } => None,
+                })
+                .collect(),
+            Self::Run(run) => run
+                .mounts
+                .iter()
+                .filter_map(|mount| match &mount.kind {
+                    MountKind::Bind { from, source, .. }
+                    | MountKind::Cache { from, source, .. } => {
+                        Some(Reads { tree: *from, what: What::Path(source) })
+                    }
+                    MountKind::Tmpfs { .. } | MountKind::Secret { .. } => None,
                 })
                 .collect(),
         }

@@ -78,7 +78,7 @@ impl Snapshot {
         std::iter::successors(self.0.as_ref(), |layer| layer.below.0.as_ref())
     }
 
-    /// Whether the two are one and the same snapshot.
+    /// The topmost layer; `None` for an empty file system.
     pub(super) fn top(&self) -> Option<&Arc<Layer>> {
         self.0.as_ref()
     }

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::graph::{Graph, Op, Tree, Vertex, VertexId};
-use super::ops::{self, Inputs, Results, Work};
+use super::ops::{Inputs, Results, Work};
 use super::progress::Event;
 use super::scheduler::{self, Task};
 use super::snapshot::Snapshot;
@@ -112,7 +112,7 @@ impl<'a> Solver<'a> {
                 None => key.field("root", "scratch"),
             }
             let mut contexts = Vec::new();
-            for source in ops::reads(&vertex.op) {
+            for source in vertex.op.reads() {
                 match source.tree {
                     Tree::Vertex(from) => key.digest("source", plan[&from].key.0),
                     Tree::Scratch => key.field("source", "scratch"),
@@ -153,15 +153,16 @@ impl<'a> Solver<'a> {
         key.digest("root", root.content()?.0);
         let inputs = Inputs::new(self.contexts, results);
         let mut contexts = contexts.iter();
-        for source in ops::reads(op) {
-            match (source.tree, contexts.as_slice()) {
-                (Tree::Scratch, _) => key.field("source", "scratch"),
-                (Tree::Context(_), [known, ..]) => {
-                    key.digest("source", *known);
-                    contexts.next();
+        for source in op.reads() {
+            let known = match source.tree {
+                Tree::Scratch => {
+                    key.field("source", "scratch");
+                    continue;
                 }
-                _ => key.digest("source", inputs.digest(&source)?),
-            }
+                Tree::Context(_) => contexts.next().copied(),
+                Tree::Vertex(_) => None,
+            };
+            key.digest("source", known.map_or_else(|| inputs.digest(&source), Ok)?);
         }
         Ok(key.finish())
     }

@@ -13,7 +13,7 @@ use std::path::Path;
 pub(super) use chmod::is_clause as is_symbolic_clause;
 use select::Source;
 
-use super::graph::{CopyItem, MountKind, Op, Tree, Vertex, VertexId};
+use super::graph::{Op, Reads, Tree, Vertex, VertexId, What};
 use super::snapshot::Snapshot;
 use super::{BuildContext, BuildError, Services};
 use crate::cache::content::FileCache;
@@ -41,49 +41,6 @@ pub(super) struct Inputs<'a> {
     contexts: &'a [BuildContext],
     results: &'a Results,
     no_files: FileCache,
-}
-
-/// One tree that an operation reads, and what of it.
-#[derive(Debug)]
-pub(super) struct Reads<'a> {
-    pub(super) tree: Tree,
-    what: What<'a>,
-}
-
-#[derive(Debug)]
-enum What<'a> {
-    /// What a source of a COPY matches.
-    Copied { item: &'a CopyItem, excludes: &'a [String] },
-    /// All below a path.
-    Path(&'a str),
-}
-
-/// The trees that an operation reads, in order.
-pub(super) fn reads(op: &Op) -> Vec<Reads<'_>> {
-    match op {
-        Op::Image(_) | Op::MakeDir(_) => Vec::new(),
-        Op::Copy(copy) => copy
-            .items
-            .iter()
-            .filter_map(|item| match item {
-                CopyItem::Files { from, .. } => Some(Reads {
-                    tree: *from,
-                    what: What::Copied { item, excludes: &copy.excludes },
-                }),
-                CopyItem::Inline { .. } => None,
-            })
-            .collect(),
-        Op::Run(run) => run
-            .mounts
-            .iter()
-            .filter_map(|mount| match &mount.kind {
-                MountKind::Bind { from, source, .. } | MountKind::Cache { from, source, .. } => {
-                    Some(Reads { tree: *from, what: What::Path(source) })
-                }
-                MountKind::Tmpfs { .. } | MountKind::Secret { .. } => None,
-            })
-            .collect(),
-    }
 }
 
 impl<'a> Inputs<'a> {
@@ -180,17 +137,20 @@ impl Work<'_> {
             let dir = make_dir::open(&staged.fs())?;
             crate::layer::clamp_times(&dir, epoch).map_err(reason)?;
         }
-        let now = (self.services.now)();
-        let seconds = self.epoch.map_or(now, |epoch| {
-            jiff::Timestamp::from_second(epoch).map_or(now, |epoch| epoch.min(now))
-        });
-        Ok(self.root.commit(staged, seconds.to_string()))
+        Ok(self.root.commit(staged, self.created().to_string()))
     }
 
-    /// The time of what is made now.
+    /// When what is made now was made: now, or at the epoch where that is earlier.
+    fn created(&self) -> jiff::Timestamp {
+        let now = (self.services.now)();
+        self.epoch.map_or(now, |epoch| {
+            jiff::Timestamp::from_second(epoch).map_or(now, |epoch| epoch.min(now))
+        })
+    }
+
+    /// The same, for a file.
     fn now(&self) -> Timestamp {
-        let now = (self.services.now)().as_second();
-        Timestamp::from_secs(self.epoch.map_or(now, |epoch| epoch.min(now)))
+        Timestamp::from_secs(self.created().as_second())
     }
 
     /// The root file system to read.
