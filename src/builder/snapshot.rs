@@ -64,7 +64,7 @@ impl Snapshot {
             Arc::new(Layer { below: self.clone(), dir, state: State::Fresh(Box::new(fresh)) });
         let hashed = Arc::clone(&layer);
         std::thread::spawn(move || {
-            let packed = hash(&hashed.dir).map_err(|err| report(err.as_ref()));
+            let packed = hash(&hashed.dir).map_err(|err| with_causes(err.as_ref()));
             if let State::Fresh(fresh) = &hashed.state {
                 // Nobody else sets it.
                 drop(fresh.packed.set(packed));
@@ -149,7 +149,7 @@ fn hash(dir: &Path) -> Result<Packed, Box<dyn std::error::Error>> {
 }
 
 /// An error with its causes as one text, since the thread that finds it is not the one that tells.
-fn report(err: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(err: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(err.source(), |cause| cause.source());
     causes.fold(err.to_string(), |text, cause| format!("{text}: {cause}"))
 }

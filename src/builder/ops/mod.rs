@@ -14,7 +14,7 @@ pub(super) use chmod::is_clause as is_symbolic_clause;
 use select::Source;
 
 use super::graph::{Op, Reads, Tree, Vertex, VertexId, What};
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, with_causes};
 use super::{BuildContext, BuildError, Services};
 use crate::cache::content::FileCache;
 use crate::oci::Digest;
@@ -132,10 +132,9 @@ impl Work<'_> {
 
     fn commit(&self, staged: StagedLayer) -> Result<Snapshot, BuildError> {
         if let Some(epoch) = self.epoch {
-            let reason =
-                |err: crate::layer::LayerError| BuildError::Pack { reason: err.to_string() };
             let dir = make_dir::open(&staged.fs())?;
-            crate::layer::clamp_times(&dir, epoch).map_err(reason)?;
+            crate::layer::clamp_times(&dir, epoch)
+                .map_err(|err| BuildError::Pack { reason: with_causes(&err) })?;
         }
         Ok(self.root.commit(staged, self.created().to_string()))
     }
