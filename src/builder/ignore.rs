@@ -25,8 +25,9 @@ const GLOBS_PER_SET: usize = 500;
 /// A list of patterns.
 #[derive(Debug, Default)]
 pub struct Ignore {
-    /// Patterns without anything special, and the number of each.
-    literals: HashMap<Vec<u8>, usize>,
+    /// Patterns without anything special, and the numbers of each: one that stands twice is asked
+    /// twice, since the patterns in between may have changed what it is asked for.
+    literals: HashMap<Vec<u8>, Vec<usize>>,
     /// Automata, and the numbers of their patterns.
     sets: Vec<(GlobSet, Vec<usize>)>,
     /// All other patterns.
@@ -175,7 +176,7 @@ impl Ignore {
 
     /// The numbers of the patterns that match `path` itself.
     fn matching(&self, path: &[u8]) -> Vec<usize> {
-        let mut numbers: Vec<usize> = self.literals.get(path).copied().into_iter().collect();
+        let mut numbers = self.literals.get(path).cloned().unwrap_or_default();
         let candidate = Candidate::from_bytes(path);
         let mut found = Vec::new();
         for (set, of_set) in &self.sets {
@@ -195,8 +196,7 @@ impl Ignore {
     /// Sorts cleaned patterns into the three ways to look them up.
     fn compile(patterns: impl Iterator<Item = (usize, Vec<u8>)>) -> Result<Self, IgnoreError> {
         let mut this = Self::default();
-        // Of two equal patterns only the later can be the last that matches.
-        let mut latest: HashMap<Vec<u8>, usize> = HashMap::new();
+        let mut globs = Vec::new();
         for (line, pattern) in patterns {
             let pattern = trim(&pattern);
             if pattern.is_empty() {
@@ -216,22 +216,17 @@ impl Ignore {
             if include {
                 this.included.push((number, components(&pattern)));
             }
-            latest.insert(pattern, number);
-        }
-        let mut globs = Vec::new();
-        for (pattern, number) in latest {
             if has_wildcard_in_brackets(&pattern) {
                 continue;
             }
             if !Glob::is_pattern(&pattern) {
-                this.literals.insert(pattern, number);
+                this.literals.entry(pattern).or_default().push(number);
             } else if let Some(glob) = globset_syntax(&pattern) {
                 globs.push((number, glob, pattern));
             } else {
                 this.others.push((number, Matcher::new(&pattern)));
             }
         }
-        globs.sort_unstable_by_key(|(number, ..)| *number);
         for chunk in globs.chunks(GLOBS_PER_SET) {
             match automaton(chunk) {
                 Some(set) => {
@@ -528,6 +523,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_that_stands_twice_counts_twice() {
+        for (text, path, expected) in [
+            ("**/b*\n!**/a\n**/b*", "b/a", false),
+            ("b\n!b/c\nb", "b/c", false),
+            ("**/b*\n!**/a\n**/a", "b/a", true),
+        ] {
+            assert_eq!(ignore(text).is_excluded(path.as_bytes()), expected, "{text:?} {path}");
+        }
+    }
+
+    #[test]
     fn excluded_folders_are_walked_only_for_what_may_be_in_them() {
         for (text, dir, expected) in [
             ("*", "a", false),
@@ -541,7 +547,7 @@ mod tests {
             ("*\n!b/**/e", "c", false),
             ("*\n!b[x]c", "b", true),
             ("!b/c\n*", "b", false),
-            ("b\n!b/c\nb", "b", false),
+            ("b\n!b/c\nb", "b", true),
         ] {
             assert_eq!(ignore(text).may_hold_included(dir.as_bytes()), expected, "{text:?} {dir}");
         }
