@@ -7,18 +7,24 @@ use std::path::{Path, PathBuf};
 use super::BuildError;
 use super::ignore::Ignore;
 use crate::cache::content::FileCache;
-use crate::snapshot::{Entry, Handle, SnapshotError, View};
+use crate::layer::{self, LayerError};
+use crate::snapshot::{Entry, Handle, SnapshotError, Upper, View};
+use crate::store::{StagedLayer, Store};
 
 /// The most bytes of a `.dockerignore`.
 const MAX_IGNORE_BYTES: u64 = 16 << 20;
 
-/// A folder that COPY and ADD read from. It is opened once: links in it lead nowhere outside of it.
+/// Files that COPY and ADD read: a folder, or what an archive holds. It is opened once: links in it
+/// lead nowhere outside of it.
 #[derive(Debug)]
 pub struct BuildContext {
     view: View,
-    ignore: Ignore,
+    /// What is hidden; nothing of an archive ever is.
+    ignore: Option<Ignore>,
     /// What the digests of its files were when they were last read.
     pub(super) files: FileCache,
+    /// Where an archive was unpacked to. It goes with the context, or with the process's lease.
+    unpacked: Option<StagedLayer>,
 }
 
 impl BuildContext {
@@ -46,20 +52,51 @@ impl BuildContext {
         let own = beside.as_deref().map(read_beside).transpose()?.flatten();
         let (name, text) = match (beside, own) {
             (Some(beside), Some(text)) => (beside, Some(text)),
-            _ => (PathBuf::from(".dockerignore"), read_inside(&view, ".dockerignore")?),
+            _ => (PathBuf::from(".dockerignore"), read_inside(&view, Path::new(".dockerignore"))?),
         };
         let ignore = Ignore::parse(&text.unwrap_or_default()).map_err(|err| {
             BuildError::Ignore { file: name.display().to_string(), reason: err.to_string() }
         })?;
-        Ok(Self { view, ignore, files })
+        Ok(Self { view, ignore: Some(ignore), files, unpacked: None })
     }
 
-    /// Reads a small file of the folder, such as its Dockerfile; `None` where there is none.
+    /// A context without any file.
+    ///
+    /// # Errors
+    /// None but those of the kernel.
+    pub fn empty() -> Result<Self, BuildError> {
+        let view = View::new(Vec::new())?;
+        Ok(Self { view, ignore: None, files: FileCache::none(), unpacked: None })
+    }
+
+    /// Unpacks a tar, plain or compressed, into a folder of the store that goes with the context. As
+    /// BuildKit: its files keep their owners, and a `.dockerignore` in it hides nothing.
+    ///
+    /// # Errors
+    /// [`BuildError::Archive`] for a tar that [`layer::apply`] refuses, [`BuildError::Store`].
+    pub fn archive(store: &Store, archive: impl Read + Send) -> Result<Self, BuildError> {
+        let staged = store.stage_layer()?;
+        let dir = staged.fs();
+        let open = || {
+            Handle::open(&dir).map_err(|source| {
+                let (action, path) = ("open the folder", dir.clone());
+                SnapshotError::Io { action, path, source }
+            })
+        };
+        let (_, tar) = layer::open_archive(archive)
+            .map_err(|error| BuildError::Archive(LayerError::read(error)))?;
+        let upper = Upper::new(open()?, &View::new(Vec::new())?)?;
+        layer::apply(tar, &upper, layer::Options::ARCHIVE).map_err(BuildError::Archive)?;
+        let view = View::new(vec![open()?])?;
+        Ok(Self { view, ignore: None, files: FileCache::none(), unpacked: Some(staged) })
+    }
+
+    /// Reads a small file of it, such as its Dockerfile; `None` where there is none.
     ///
     /// # Errors
     /// [`BuildError::Snapshot`] for what is no regular file, or cannot be read.
-    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, BuildError> {
-        read_inside(&self.view, name)
+    pub fn read(&self, name: impl AsRef<Path>) -> Result<Option<Vec<u8>>, BuildError> {
+        read_inside(&self.view, name.as_ref())
     }
 
     /// All its files, the hidden ones included.
@@ -67,8 +104,13 @@ impl BuildContext {
         &self.view
     }
 
-    pub(super) fn ignore(&self) -> &Ignore {
-        &self.ignore
+    pub(super) fn ignore(&self) -> Option<&Ignore> {
+        self.ignore.as_ref()
+    }
+
+    /// Whether the owners of its files count: those of a user's folder become root.
+    pub(super) fn keeps_owners(&self) -> bool {
+        self.unpacked.is_some()
     }
 }
 
@@ -84,8 +126,8 @@ fn read_beside(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
 }
 
 /// A file of a view, links followed inside of it.
-fn read_inside(view: &View, name: &str) -> Result<Option<Vec<u8>>, BuildError> {
-    let Some(entry) = view.resolve(Path::new(name))?.entry else { return Ok(None) };
+fn read_inside(view: &View, name: &Path) -> Result<Option<Vec<u8>>, BuildError> {
+    let Some(entry) = view.resolve(name)?.entry else { return Ok(None) };
     read_small(view, &entry).map(Some)
 }
 

@@ -71,6 +71,9 @@ pub enum BuildError {
         /// Why.
         source: LayerError,
     },
+    /// The archive that is to be the build context could not be unpacked.
+    #[error("cannot unpack the build context")]
+    Archive(#[source] LayerError),
     /// The context's `.dockerignore` is not valid.
     #[error("{file}: {reason}")]
     Ignore {

@@ -193,8 +193,6 @@ pub struct CopyOp {
     pub mode: Option<Mode>,
     /// What the sources do not include, as patterns of a `.dockerignore`.
     pub excludes: Vec<String>,
-    /// Whether the owners in the source stay: those of a context become root.
-    pub keep_owners: bool,
 }
 
 /// One source of a [`CopyOp`].
@@ -406,7 +404,6 @@ impl CopyOp {
             Some(Mode::Octal(mode)) => key.number("mode", (*mode).into()),
             Some(Mode::Symbolic(mode)) => key.field("mode", mode),
         }
-        key.number("keep owners", self.keep_owners.into());
         key.list("excludes", &self.excludes);
         for item in &self.items {
             match item {

@@ -30,8 +30,8 @@
 //! changes nothing. ² As part of argv.
 //!
 //! A context file counts by type, mode, link target, `security.capability` and bytes
-//! ([`content`]). **Left out on purpose:** times, inode numbers, owners of context files (they become
-//! 0:0), proxy variables that no ARG declares, the values of secrets, what SSH agents and cache
+//! ([`content`]). **Left out on purpose:** times, inode numbers, owners of a context folder's files (they
+//! become 0:0), proxy variables that no ARG declares, the values of secrets, what SSH agents and cache
 //! mounts hold, IP addresses of added host names, the Dockerfile's comments and formatting, and the
 //! order in which unrelated steps stand.
 

@@ -42,6 +42,17 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// What AUFS called its own files, which are no part of an image.
 const AUFS: &[u8] = b".wh..wh.";
 
+/// How many bytes [`begins_archive`] needs to see.
+pub const SNIFF_BYTES: usize = header::BLOCK_BYTES;
+
+/// Whether a stream of which this is the start, as much of [`SNIFF_BYTES`] as there is, is rather an
+/// archive than text: compressed, or a tar's first header.
+pub fn begins_archive(start: &[u8]) -> bool {
+    let header = start.first_chunk().map(|block| header::Block(*block));
+    Format::sniff(start) != Format::Plain
+        || header.is_some_and(|header| !header.is_zero() && header.check().is_ok())
+}
+
 /// Whether a file is a tar, plain or compressed, with at least one entry: what ADD unpacks.
 pub fn is_archive(file: impl std::io::Read + Send) -> bool {
     let Ok((_, tar)) = open_archive(file) else { return false };

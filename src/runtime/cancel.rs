@@ -46,6 +46,17 @@ impl CancelToken {
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
     }
 
+    /// Waits until something can be read from `file`, or to its end; false if that was not to be.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn wait_to_read(&self, file: impl AsFd) -> std::io::Result<bool> {
+        let request = self.request();
+        let mut fds = [PollFd::new(&file, PollFlags::IN), PollFd::new(&request, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+        Ok(fds[1].revents().is_empty())
+    }
+
     pub(super) fn request(&self) -> BorrowedFd<'_> {
         self.inner.request.as_fd()
     }

@@ -409,7 +409,6 @@ fn contexts_that_are_none() {
         fails(&env, &file, &[], 1),
         fails(&env, &empty, &[], 1).replace(empty.to_str().expect("UTF-8"), "[empty]"),
         fails(&env, Path::new("https://example.invalid/repository.git"), &[], 2),
-        fails(&env, Path::new("-"), &[], 2),
     ];
     let said = said.map(|said| {
         let name = |path: &Path| {
@@ -427,8 +426,6 @@ fn contexts_that_are_none() {
     hint: name it with `--file PATH`
 
     error: a build context from elsewhere is not supported yet: give a folder
-
-    error: a build context on standard input is not supported yet: give a folder
     ");
 }
 

@@ -18,4 +18,5 @@ mod interrupt;
 mod reproducible;
 mod run;
 mod stages;
+mod stdin;
 mod system;

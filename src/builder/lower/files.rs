@@ -140,7 +140,6 @@ impl Lowering<'_> {
             owner,
             mode: parsed_mode,
             excludes,
-            keep_owners: !matches!(files.from, Tree::Context(_)),
         };
         self.add_step(state, site, Op::Copy(op));
         Ok(())

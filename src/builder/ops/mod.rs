@@ -77,9 +77,9 @@ impl<'a> Inputs<'a> {
                 let context = &self.contexts[number];
                 Source {
                     view: context.view().clone(),
-                    ignore: Some(context.ignore()),
+                    ignore: context.ignore(),
                     files: &context.files,
-                    keep_owners: false,
+                    keep_owners: context.keeps_owners(),
                     place: "the build context".to_owned(),
                 }
             }

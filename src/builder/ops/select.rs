@@ -23,7 +23,7 @@ pub(in crate::builder) struct Source<'a> {
     /// What is hidden, for a context.
     pub(super) ignore: Option<&'a Ignore>,
     pub(super) files: &'a FileCache,
-    /// Whether the owners of its files count: those of a context become root.
+    /// Whether the owners of its files count: those of a user's folder become root.
     pub(super) keep_owners: bool,
     /// As messages name it.
     pub(super) place: String,
@@ -258,6 +258,7 @@ impl Source<'_> {
     /// where they are kept; no times.
     pub(super) fn digest(&self, roots: &[Root]) -> Result<Digest, BuildError> {
         let mut key = KeyHasher::new("selection");
+        key.number("keep owners", self.keep_owners.into());
         for root in roots {
             key.field("name", root.name.as_bytes());
             if !root.entry.is_dir() {

@@ -81,14 +81,11 @@ pub(super) fn named_contexts(given: &[String]) -> Result<Contexts, CliError> {
 
 /// Contexts that are not folders are not built yet.
 pub(super) fn refuse_remote(context: &str) -> Result<(), CliError> {
-    let what = match context {
-        "-" => "a build context on standard input",
-        text if text.starts_with("git@") || text.contains("://") => {
-            "a build context from elsewhere"
-        }
-        _ => return Ok(()),
-    };
-    Err(CliError::Usage(format!("{what} is not supported yet: give a folder")))
+    if context.starts_with("git@") || context.contains("://") {
+        let message = "a build context from elsewhere is not supported yet: give a folder";
+        return Err(CliError::Usage(message.to_owned()));
+    }
+    Ok(())
 }
 
 /// `id=ID[,src=FILE|,env=NAME][,type=file|env]`.

@@ -1,0 +1,196 @@
+//! Where a build's files come from: the contexts and the Dockerfile.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::flags;
+use crate::builder::{BuildContext, BuildError};
+use crate::cache::content::FileCache;
+use crate::cli::CliError;
+use crate::cli::args::BuildArgs;
+use crate::layer;
+use crate::runtime::CancelToken;
+use crate::store::Store;
+
+/// The most bytes of a Dockerfile.
+const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
+
+/// What a build reads.
+pub(super) struct Input {
+    /// The main context, then the folders of `--build-context`.
+    pub(super) contexts: Vec<BuildContext>,
+    /// The Dockerfile, as it is named to the user.
+    pub(super) file: String,
+    /// Its bytes.
+    pub(super) text: Vec<u8>,
+}
+
+/// Opens the contexts and reads the Dockerfile.
+pub(super) fn open(
+    args: &BuildArgs,
+    folders: &[PathBuf],
+    store: &Store,
+    cancel: &CancelToken,
+) -> Result<Input, CliError> {
+    let stdin = Stdin { cancel };
+    let (main, file, text) = if is_stdin(&args.context) {
+        from_stdin(args, store, stdin)?
+    } else {
+        flags::refuse_remote(&args.context.to_string_lossy())?;
+        from_folder(args, store, stdin)?
+    };
+    let mut contexts = vec![main];
+    for folder in folders {
+        contexts.push(folder_context(folder, None, store)?);
+    }
+    Ok(Input { contexts, file, text })
+}
+
+type Main = (BuildContext, String, Vec<u8>);
+
+fn from_folder(args: &BuildArgs, store: &Store, stdin: Stdin<'_>) -> Result<Main, CliError> {
+    match args.file.as_deref() {
+        // One that was not named is looked up inside the context: if it is a link, it leads nowhere
+        // else.
+        None => {
+            let default = args.context.join("Dockerfile");
+            let context = folder_context(&args.context, Some(&default), store)?;
+            let found = dockerfile_in(&context)?;
+            let (file, text) =
+                found.ok_or_else(|| CliError::NoDockerfile(default.display().to_string()))?;
+            Ok((context, file, text))
+        }
+        Some(path) if is_stdin(path) => {
+            let text = read_dockerfile(stdin, path)?;
+            Ok((folder_context(&args.context, None, store)?, "-".to_owned(), text))
+        }
+        Some(path) => {
+            let text = read_dockerfile(open_regular(path)?, path)?;
+            let context = folder_context(&args.context, Some(path), store)?;
+            Ok((context, path.display().to_string(), text))
+        }
+    }
+}
+
+/// Standard input is an archive with a Dockerfile in it, or else the text of a Dockerfile that has no
+/// context.
+fn from_stdin(args: &BuildArgs, store: &Store, stdin: Stdin<'_>) -> Result<Main, CliError> {
+    if args.file.as_deref().is_some_and(is_stdin) {
+        let message = "can't use stdin for both build context and Dockerfile";
+        return Err(CliError::Usage(message.to_owned()));
+    }
+    let path = Path::new("-");
+    let mut start = Vec::new();
+    stdin
+        .take(layer::SNIFF_BYTES as u64)
+        .read_to_end(&mut start)
+        .map_err(|source| read_failed(path, source))?;
+    let is_archive = layer::begins_archive(&start);
+    let whole = io::Cursor::new(start).chain(stdin);
+    if !is_archive {
+        if args.file.is_some() {
+            let message = "ambiguous Dockerfile: both standard input and `--file` are Dockerfiles";
+            return Err(CliError::Usage(message.to_owned()));
+        }
+        let context = BuildContext::empty().map_err(build_failed)?;
+        return Ok((context, "-".to_owned(), read_dockerfile(whole, path)?));
+    }
+    let context = BuildContext::archive(store, whole)
+        .map_err(|err| if stdin.cancel.is_cancelled() { BuildError::Cancelled } else { err })
+        .map_err(build_failed)?;
+    let found = match &args.file {
+        None => dockerfile_in(&context)?,
+        Some(name) => {
+            let text = context.read(name).map_err(build_failed)?;
+            text.map(|text| (name.display().to_string(), text))
+        }
+    };
+    let name = args.file.as_deref().unwrap_or(Path::new("Dockerfile"));
+    let (file, text) = found.ok_or_else(|| CliError::NoDockerfile(name.display().to_string()))?;
+    Ok((context, file, text))
+}
+
+fn folder_context(
+    path: &Path,
+    dockerfile: Option<&Path>,
+    store: &Store,
+) -> Result<BuildContext, CliError> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let files = FileCache::open(&store.path().join("cache"), &absolute);
+    BuildContext::open(path, dockerfile, files).map_err(build_failed)
+}
+
+/// The Dockerfile of a context, by the names that it has when nobody says.
+fn dockerfile_in(context: &BuildContext) -> Result<Option<(String, Vec<u8>)>, CliError> {
+    for name in ["Dockerfile", "dockerfile"] {
+        if let Some(text) = context.read(name).map_err(build_failed)? {
+            return Ok(Some((name.to_owned(), text)));
+        }
+    }
+    Ok(None)
+}
+
+fn read_dockerfile(input: impl Read, path: &Path) -> Result<Vec<u8>, CliError> {
+    let mut text = Vec::new();
+    let failed = |source| read_failed(path, source);
+    input.take(MAX_DOCKERFILE_BYTES + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_DOCKERFILE_BYTES {
+        return Err(failed(io::Error::other("it has more than 16 MiB")));
+    }
+    Ok(text)
+}
+
+/// Opens a file that was named; a pipe nobody writes to must not make us wait.
+fn open_regular(path: &Path) -> Result<File, CliError> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            return Err(CliError::NoDockerfile(path.display().to_string()));
+        }
+        Err(err) => return Err(read_failed(path, err)),
+    };
+    if file.metadata().map_err(|err| read_failed(path, err))?.is_file() {
+        Ok(file)
+    } else {
+        Err(read_failed(path, io::Error::other("it is no regular file")))
+    }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn read_failed(path: &Path, source: io::Error) -> CliError {
+    if source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Interrupted>) {
+        return build_failed(BuildError::Cancelled);
+    }
+    CliError::Read { path: path.to_owned(), source }
+}
+
+/// An error from before there is a Dockerfile to point into.
+fn build_failed(source: BuildError) -> CliError {
+    CliError::Build { file: String::new(), text: String::new(), source: Box::new(source) }
+}
+
+/// Standard input, which ends in an error when the build is interrupted: somebody may never write.
+#[derive(Clone, Copy)]
+struct Stdin<'a> {
+    cancel: &'a CancelToken,
+}
+
+impl Read for Stdin<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        if self.cancel.wait_to_read(&stdin)? {
+            return Ok(rustix::io::read(&stdin, buffer)?);
+        }
+        Err(io::Error::other(Interrupted))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+struct Interrupted;
