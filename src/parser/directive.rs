@@ -78,6 +78,10 @@ impl Directives {
         let value_span =
             Span::new(value_start.min(span.end), (value_start + value.len()).min(span.end));
         if let Some(first) = self.found.iter().find(|found| found.name == name) {
+            // BuildKit looks for each directive on its own behind a `#!` line, and takes the first.
+            if self.shebang {
+                return true;
+            }
             let message = format!("only one `{name}` parser directive can be used");
             diagnostics.push(
                 Diagnostic::error("duplicate-directive", span, message)
@@ -148,6 +152,7 @@ mod tests {
         check("# other=1\n# escape=`\nFROM a", '\\', &[]);
         check("#!/bin/x\n# check=skip=all\nFROM a", '\\', &["check=skip=all"]);
         check("#!/bin/x\n# escape=`\nFROM a", '\\', &["escape=`"]);
+        check("#!/bin/x\n# check=a\n# check=b\nFROM a", '\\', &["check=a"]);
         check("# escape=\nFROM a", '\\', &[]);
     }
 }

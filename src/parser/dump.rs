@@ -45,7 +45,7 @@ fn dump_arguments(arguments: &Arguments<'_>, out: &mut String) {
     match arguments {
         Arguments::Words(words) => words.iter().for_each(|word| add(word)),
         Arguments::Exec(elements) => elements.iter().for_each(|(text, _)| add(text)),
-        Arguments::Text("") | Arguments::Nested(None) => {}
+        Arguments::Text("") | Arguments::Nested(None) | Arguments::NoInstruction(_) => {}
         Arguments::Text(text) => add(text),
         Arguments::Pairs(pairs, legacy) => {
             for (key, value) in pairs {

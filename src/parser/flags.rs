@@ -56,7 +56,7 @@ pub(crate) fn split(arguments: &str, escape: char) -> (Vec<RawFlag<'_>>, &str) {
 
 /// Blanks and two dashes, giving what starts with the dashes as well.
 fn flag_start(input: &str) -> IResult<&str, (&str, &str)> {
-    let (dashes, blanks) = take_while(char::is_whitespace).parse(input)?;
+    let (dashes, blanks) = take_while(is_blank).parse(input)?;
     let (behind, _) = tag("--").parse(dashes)?;
     Ok((behind, (blanks, dashes)))
 }
@@ -71,7 +71,7 @@ fn flag<'a>(source: &'a str, behind: &'a str, escape: char) -> (&'a str, RawFlag
     let mut end = source.len();
     while let Some((at, ch)) = chars.next() {
         match quote {
-            None if ch.is_whitespace() => {
+            None if is_blank(ch) => {
                 end = dashes + at;
                 break;
             }
@@ -87,6 +87,11 @@ fn flag<'a>(source: &'a str, behind: &'a str, escape: char) -> (&'a str, RawFlag
         }
     }
     (&source[end..], RawFlag { text, source: &source[..end], value })
+}
+
+/// The blanks around flags. BuildKit looks at bytes here: no blank beyond ASCII ends a flag.
+fn is_blank(ch: char) -> bool {
+    matches!(ch, '\t'..='\r' | ' ')
 }
 
 /// What a flag takes.
@@ -197,6 +202,7 @@ mod tests {
             ("--a=x\\", &["--a=x"], ""),
             ("--a='x", &["--a=x"], ""),
             ("- a", &[], "- a"),
+            ("--\u{a0} a", &["--\u{a0}"], " a"),
         ] {
             let (found, after) = split(arguments, '\\');
             let texts: Vec<&str> = found.iter().map(|flag| flag.text.as_str()).collect();

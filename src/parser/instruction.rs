@@ -363,8 +363,10 @@ impl Builder<'_, '_> {
     }
 
     fn onbuild(&self, heredocs: Vec<Heredoc>, diagnostics: &mut Vec<Diagnostic>) -> Outcome {
-        let Arguments::Nested(Some(nested)) = &self.node.arguments else {
-            return Err(self.at_least_one());
+        let nested = match &self.node.arguments {
+            Arguments::Nested(Some(nested)) => Ok(nested),
+            Arguments::NoInstruction(error) => Err(error.as_ref().clone()),
+            _ => return Err(self.at_least_one()),
         };
         self.no_flags()?;
         let line = self.context.line.text.trim_start();
@@ -375,7 +377,8 @@ impl Builder<'_, '_> {
             trigger.push_str(&heredoc.name);
         }
         // BuildKit stores what it does not understand; the error comes where it is triggered.
-        let instruction = match instruction(self.context, nested, heredocs, diagnostics) {
+        let parsed = nested.and_then(|node| instruction(self.context, node, heredocs, diagnostics));
+        let instruction = match parsed {
             Ok(instruction) => Some(Box::new(instruction)),
             Err(error) => {
                 diagnostics.push(Diagnostic { severity: Severity::Warning, ..error });

@@ -45,6 +45,8 @@ pub(crate) enum Arguments<'a> {
     Health(&'a str, Box<Self>),
     /// Another instruction; `None` where nothing follows.
     Nested(Option<Box<Node<'a>>>),
+    /// Something behind ONBUILD that is no instruction, and why.
+    NoInstruction(Box<Diagnostic>),
 }
 
 /// What a line is parsed with.
@@ -108,16 +110,17 @@ impl<'a> Context<'a> {
                     rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
                 Arguments::Health(kind, Box::new(self.maybe_exec(command.trim_start())?))
             }
-            Keyword::Onbuild => Arguments::Nested(self.nested(rest)?.map(Box::new)),
+            Keyword::Onbuild => self.nested(rest)?,
         })
     }
 
     /// The instruction behind ONBUILD. What may not stand there is refused before it is parsed,
     /// which also keeps a line of a million ONBUILDs from recursing.
-    fn nested(self, rest: &'a str) -> Result<Option<Node<'a>>, Diagnostic> {
+    fn nested(self, rest: &'a str) -> Result<Arguments<'a>, Diagnostic> {
         let name = &rest[..rest.find(is_blank).unwrap_or(rest.len())];
         match Keyword::parse(name) {
-            None if name.is_empty() => Ok(None),
+            None if name.is_empty() => Ok(Arguments::Nested(None)),
+            None => Ok(Arguments::NoInstruction(Box::new(self.unknown(name)))),
             Some(Keyword::Onbuild) => {
                 let message = "chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed";
                 Err(self.error("onbuild-trigger", name, message))
@@ -126,7 +129,7 @@ impl<'a> Context<'a> {
                 let message = format!("{} isn't allowed as an ONBUILD trigger", keyword.name());
                 Err(self.error("onbuild-trigger", name, message))
             }
-            _ => self.parse(rest).map(Some),
+            Some(_) => Ok(Arguments::Nested(Some(Box::new(self.parse(rest)?)))),
         }
     }
 

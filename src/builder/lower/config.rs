@@ -1,5 +1,7 @@
 //! Instructions that change the image config, and the dispatch to those that make files.
 
+use std::net::IpAddr;
+
 use super::state::State;
 use super::text::{go_duration, go_quote_list, go_quote_number};
 use super::{Lowering, Site};
@@ -207,14 +209,32 @@ fn port_range(text: &str) -> Option<Vec<String>> {
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return None;
     }
-    let container = ports.rsplit(':').next()?;
-    let (first, last) = container.split_once('-').unwrap_or((container, container));
+    let (host, container) = ports.rsplit_once(':').unwrap_or(("", ports));
+    let (ip, host) = host.rsplit_once(':').unwrap_or(("", host));
+    let (first, last) = numbers(container)?;
+    if !host.is_empty() {
+        let (host_first, host_last) = numbers(host)?;
+        // One port may have a range to choose from, a range must have one of its own length.
+        if first != last && last - first != host_last - host_first {
+            return None;
+        }
+    }
+    let bare_ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+    if !ip.is_empty() && bare_ip.parse::<IpAddr>().is_err() {
+        return None;
+    }
+    Some((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+/// `first[-last]`.
+fn numbers(text: &str) -> Option<(u16, u16)> {
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         digits.then(|| text.parse::<u16>().ok()).flatten()
     };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (number(first)?, number(last)?);
-    (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+    (first <= last).then_some((first, last))
 }
 
 fn volume(state: &mut State, words: &[Word], escape: char) -> Result<(), Diagnostic> {
@@ -335,7 +355,11 @@ mod tests {
         check("80/", Some(&["80/tcp"]));
         check("100-101", Some(&["100/tcp", "101/tcp"]));
         check("127.0.0.1:80:8080", Some(&["8080/tcp"]));
-        for text in ["", "a", "99999", "3-1", "80/icmp", "-1", "+1"] {
+        check("[::1]:80:8080", Some(&["8080/tcp"]));
+        check("90-99:80", Some(&["80/tcp"]));
+        for text in
+            ["", "a", "99999", "3-1", "80/icmp", "-1", "+1", "80-82:90-91", "x:80", "1.2:1:2"]
+        {
             check(text, None);
         }
     }

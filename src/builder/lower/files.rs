@@ -101,7 +101,8 @@ impl Lowering<'_> {
         let expand = |word: &Word| state.scope.expand(word, escape);
         let owner = files.chown.map(expand).transpose()?.filter(|owner| !owner.is_empty());
         let mode = files.chmod.map(expand).transpose()?.filter(|mode| !mode.is_empty());
-        let excludes = files.excludes.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
+        // As BuildKit: what is excluded is not expanded.
+        let excludes = files.excludes.iter().map(|word| word.text.clone()).collect();
         let target = expand(files.destination)?;
         let parsed_mode = match (&mode, files.chmod) {
             (Some(text), Some(word)) => Some(parse_mode(text, word)?),

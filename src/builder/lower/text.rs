@@ -38,9 +38,17 @@ fn escape_into(out: &mut String, c: char, quote: char) {
         c if (c as u32) < 0x20 || c == '\u{7f}' => {
             out.push_str(&format!("\\x{:02x}", c as u32));
         }
-        c if c.is_control() => out.push_str(&format!("\\u{:04x}", c as u32)),
-        c => out.push(c),
+        c if is_printable(c) => out.push(c),
+        c if (c as u32) < 0x10000 => out.push_str(&format!("\\u{:04x}", c as u32)),
+        c => out.push_str(&format!("\\U{:08x}", c as u32)),
     }
+}
+
+/// Whether Go prints a character as it is: no control, format, unassigned or blank one but the
+/// space. Behind another character, Rust's debug form leaves the same ones alone.
+fn is_printable(c: char) -> bool {
+    let text = String::from_iter(['x', c]);
+    c == '"' || c == '\'' || text.escape_debug().eq(text.chars())
 }
 
 /// A duration in nanoseconds as Go writes it: `1m30s`, `500ms`.
@@ -102,6 +110,10 @@ mod tests {
     #[test]
     fn quoting() {
         assert_eq!(go_quote("a\"b\\\n\u{1b}é"), "\"a\\\"b\\\\\\n\\x1bé\"");
+        assert_eq!(
+            go_quote("'\u{85}\u{a0}\u{ad}\u{2028}\u{e000}\u{301}日😀\u{10ffff}"),
+            "\"'\\u0085\\u00a0\\u00ad\\u2028\\ue000\u{301}日😀\\U0010ffff\""
+        );
         assert_eq!(go_quote_number(3), "'\\x03'");
         assert_eq!(go_quote_number(10), "'\\n'");
         assert_eq!(go_quote_number(65), "'A'");
