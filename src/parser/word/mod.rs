@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     /// One case a line: `word | expected text` or `word | error: text`, `A` being `a.b.c`, `E`
-    /// empty, `S` two words, and all others unset.
+    /// empty, `S` two words; the others stand in the table's head.
     #[test]
     fn table() {
         let lookup = |name: &str| match name {
@@ -150,6 +150,8 @@ mod tests {
             "S" => Some("one  two"),
             "P" => Some("/usr/local/bin:/usr/bin"),
             "Ü" => Some("umlaut"),
+            "J" => Some("日本語"),
+            "B" => Some("{x}"),
             "Q" => Some("a*b?c\\d"),
             _ => None,
         };
