@@ -18,6 +18,7 @@
 //! | [`runtime`] | one process in a sandbox, to its end | `mount` |
 //! | [`store`] | images, layers and blobs on disk, shared by processes | `oci`, `snapshot`, `layer` |
 //! | [`cache`] | what a step would make, found by what it is made from | `oci`, `snapshot` |
+//! | [`registry`] | registries: where they are, who we are to them | `oci` |
 //! | [`export`], [`import`] | images out to archives and in | `oci`, `snapshot`, `layer`, `store` |
 //! | [`builder`] | graph, solver, operations: from a Dockerfile to an image | all above but the last two |
 //! | [`cli`] | the command line | all |
@@ -76,6 +77,7 @@ pub mod layer;
 pub mod mount;
 pub mod oci;
 pub mod parser;
+pub mod registry;
 pub mod runtime;
 pub mod snapshot;
 pub mod store;

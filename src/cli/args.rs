@@ -38,6 +38,8 @@ pub(super) enum Command {
     Load(LoadArgs),
     /// Make an image of the tar of a root file system
     Import(ImportArgs),
+    /// Forget the credentials for a registry
+    Logout(LogoutArgs),
     /// Show how mica works on this machine
     Info(InfoArgs),
     /// Show the version
@@ -318,6 +320,12 @@ pub(super) struct ImportArgs {
     /// Text for the image's history
     #[arg(short, long, value_name = "TEXT")]
     pub message: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogoutArgs {
+    /// Registry [default: Docker Hub]
+    pub server: Option<String>,
 }
 
 #[derive(Debug, Args)]

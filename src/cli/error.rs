@@ -8,6 +8,8 @@ use crate::export::ExportError;
 use crate::import::ImportError;
 use crate::oci::ReferenceError;
 use crate::parser::Diagnostic;
+use crate::registry::credentials::CredentialError;
+use crate::registry::settings::SettingsError;
 use crate::runtime::SandboxError;
 use crate::runtime::isolation::IsolationError;
 use crate::store::StoreError;
@@ -95,6 +97,12 @@ pub(super) enum CliError {
     /// An archive could not be read.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// The settings for registries are wrong.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Credentials could not be had or kept.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// A name that is none.
     #[error(transparent)]
     Reference(#[from] ReferenceError),

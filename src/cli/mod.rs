@@ -5,6 +5,7 @@ mod args;
 mod build;
 mod error;
 mod images;
+mod login;
 mod progress;
 mod report;
 mod run;
@@ -44,6 +45,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     if let Command::Info(args) = &cli.command {
         return system::info(cli.root, args).map(|()| ExitCode::SUCCESS);
     }
+    if let Command::Logout(args) = &cli.command {
+        return login::logout(args).map(|()| ExitCode::SUCCESS);
+    }
     // Before anything else: it needs a process of one thread.
     let mode = isolation::enter(isolation::Request::Auto)?;
     let context = Context { root: cli.root, mode };
@@ -74,7 +78,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         }
         Command::System(SystemCommand::Check(args)) => return system::check(&context, &args),
         Command::System(SystemCommand::Prune) => system::prune(&context),
-        Command::Info(_) | Command::Version => Ok(()),
+        Command::Info(_) | Command::Logout(_) | Command::Version => Ok(()),
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::args::{CheckArgs, InfoArgs, ListFormat};
 use super::{CliError, Context, store_root, ui};
 use crate::cache::StepCache;
+use crate::registry::settings::{Endpoint, Settings};
 use crate::runtime::isolation::{self, Mode, Request};
 use crate::store::Repair;
 
@@ -31,22 +32,81 @@ pub(super) fn info(root: Option<PathBuf>, args: &InfoArgs) -> Result<(), CliErro
     let root = store_root(root, mode.as_ref().unwrap_or(&plain_user))?;
     let kernel = rustix::system::uname();
     let kernel = kernel.release().to_string_lossy().into_owned();
+    let settings = Settings::load()?;
     if args.format == ListFormat::Json {
         let info = json!({
             "Version": VERSION, "Root": root, "Isolation": name, "IsolationReason": reason,
-            "Kernel": kernel, "Network": "host",
+            "Kernel": kernel, "Network": "host", "Registries": registries_json(&settings),
         });
         return ui::line(&info.to_string());
     }
-    let rows = [
+    let mut rows = vec![
         ("version", VERSION.to_owned()),
         ("store", root.display().to_string()),
         ("isolation", format!("{name}: {reason}")),
         ("network", "host; `none` for steps that ask for it".to_owned()),
         ("kernel", kernel),
     ];
-    let rows: Vec<_> = rows.map(|(key, value)| vec![key.to_owned(), value]).to_vec();
+    rows.extend(registry_rows(&settings));
+    let rows: Vec<_> = rows.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect();
     ui::data(|out| write!(out, "{}", ui::table(&rows)))
+}
+
+/// What is set for registries, and by which files; nothing where nothing is.
+fn registry_rows(settings: &Settings) -> Vec<(&'static str, String)> {
+    let files = settings.files().iter().map(|file| ("settings", file.display().to_string()));
+    let mut rows: Vec<_> = files.collect();
+    for host in settings.hosts() {
+        let endpoints: Vec<String> =
+            settings.endpoints(&host).iter().map(describe_endpoint).collect();
+        rows.push(("registry", format!("{host}: {}", endpoints.join(", "))));
+    }
+    let networks = settings.insecure_networks();
+    rows.extend(
+        networks.into_iter().map(|network| ("registries in", format!("{network}: unverified"))),
+    );
+    rows
+}
+
+fn describe_endpoint(endpoint: &Endpoint) -> String {
+    let tls = &endpoint.tls;
+    let is_https = endpoint.base.starts_with("https:");
+    let mut notes = Vec::new();
+    let mut note = |applies: bool, text: &str| {
+        if applies {
+            notes.push(text.to_owned());
+        }
+    };
+    note(endpoint.is_mirror, "mirror");
+    note(is_https && !tls.verify, "unverified");
+    note(is_https && !tls.ca.is_empty(), "own authority");
+    note(is_https && tls.client.is_some(), "client certificate");
+    if notes.is_empty() {
+        return endpoint.base.clone();
+    }
+    format!("{} ({})", endpoint.base, notes.join(", "))
+}
+
+fn registries_json(settings: &Settings) -> serde_json::Value {
+    let endpoint = |endpoint: &Endpoint| {
+        let tls = &endpoint.tls;
+        json!({
+            "Url": endpoint.base, "Mirror": endpoint.is_mirror, "Verify": tls.verify,
+            "CaFiles": tls.ca, "ClientCertificate": tls.client.as_ref().map(|client| &client.cert),
+        })
+    };
+    let hosts: serde_json::Map<_, _> = settings
+        .hosts()
+        .into_iter()
+        .map(|host| {
+            let endpoints = settings.endpoints(&host);
+            (host, endpoints.iter().map(endpoint).collect())
+        })
+        .collect();
+    json!({
+        "Files": settings.files(), "Endpoints": hosts,
+        "InsecureNetworks": settings.insecure_networks(),
+    })
 }
 
 /// Verifies the store; exit status 1 where something is broken and was not mended.

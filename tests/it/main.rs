@@ -15,6 +15,7 @@ mod images;
 mod import;
 mod instructions;
 mod interrupt;
+mod login;
 mod reproducible;
 mod run;
 mod stages;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::env::{TestEnv, bare, is_root, with_base};
+use crate::env::{TestEnv, bare, is_root, with_base, write};
 
 /// Changes one bit in the middle of a file, whatever its mode.
 fn flip(path: &Path) {
@@ -47,6 +47,40 @@ fn info_tells_how_it_works_here() {
     assert_eq!(info["Root"], env.store().to_str().expect("UTF-8"));
     let table = env.mica(["info"]).success();
     assert!(table.contains(env.store().to_str().expect("UTF-8")), "{table}");
+}
+
+#[test]
+fn info_tells_what_is_set_for_registries() {
+    let Some(env) = bare() else { return };
+    let config = "[registry.'docker.io']\nmirrors = ['https://mirror.example']\n";
+    write(&env.path("home/.config/mica"), "config.toml", config);
+    let daemon = r#"{"insecure-registries": ["old.example:5000", "10.0.0.0/8"]}"#;
+    write(&env.path("home/.config/docker"), "daemon.json", daemon);
+    env.give(&env.path("home"));
+    let table = env.mica(["info"]).success();
+    let about: Vec<&str> = table.lines().skip_while(|line| !line.starts_with("settings")).collect();
+    insta::assert_snapshot!(env.filter(&about.join("\n")), @r"
+    settings        [dir]/home/.config/mica/config.toml
+    settings        [dir]/home/.config/docker/daemon.json
+    registry        docker.io: https://mirror.example (mirror), https://registry-1.docker.io
+    registry        old.example:5000: https://old.example:5000 (unverified), http://old.example:5000
+    registries in   10.0.0.0/8: unverified
+    ");
+    let info: Value =
+        serde_json::from_str(&env.mica(["info", "--format", "json"]).success()).expect("JSON");
+    let set = &info["Registries"];
+    assert_eq!(set["Endpoints"]["docker.io"][0]["Url"], "https://mirror.example");
+    assert_eq!(set["Endpoints"]["docker.io"][0]["Mirror"], true);
+    assert_eq!(set["Endpoints"]["old.example:5000"][0]["Verify"], false);
+    assert_eq!(set["InsecureNetworks"][0], "10.0.0.0/8");
+    write(
+        &env.path("home/.config/mica"),
+        "config.toml",
+        "\n[registry.'r.example']\nmirorrs = []\n",
+    );
+    let ran = env.mica(["info"]);
+    assert_eq!(ran.code, Some(2));
+    insta::assert_snapshot!(env.filter(&ran.stderr), @"error: [dir]/home/.config/mica/config.toml:3: unknown field `mirorrs`, expected one of `mirrors`, `http`, `insecure`, `ca`, `cert`, `key`");
 }
 
 #[test]
