@@ -50,7 +50,6 @@
 //!         dockerfile: parsed.dockerfile,
 //!         contexts: vec![context],
 //!         options: Options::default(),
-//!         names: vec!["app:latest".parse()?],
 //!         epoch: None,
 //!     };
 //!     let services = Services {
@@ -63,7 +62,9 @@
 //!         now: &jiff::Timestamp::now,
 //!         jobs: 4,
 //!     };
-//!     println!("{}", builder::build(&request, &services)?.image.id());
+//!     let built = builder::build(&request, &services)?;
+//!     store.tag(&"app:latest".parse()?, &built.image)?;
+//!     println!("{}", built.image.id());
 //!     Ok(())
 //! }
 //! ```

@@ -6,7 +6,7 @@ use super::{BuildError, BuildRequest, Services};
 use crate::oci::{Descriptor, MediaType};
 use crate::store::Image;
 
-/// Writes the image of a build and gives it its names.
+/// Writes the image of a build.
 pub(super) fn assemble(
     lowered: Lowered,
     snapshot: &Snapshot,
@@ -50,11 +50,5 @@ pub(super) fn assemble(
     let store = services.store;
     let (image, blobs) = store.stage_image(config, layers)?;
     store.publish(blobs, Vec::new())?;
-    if request.names.is_empty() {
-        store.keep_unnamed(&image)?;
-    }
-    for name in &request.names {
-        store.tag(name, &image)?;
-    }
     Ok(image)
 }

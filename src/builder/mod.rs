@@ -29,7 +29,6 @@ use progress::Progress;
 use solver::Solver;
 
 use crate::cache::StepCache;
-use crate::oci::Reference;
 use crate::parser::{Diagnostic, Dockerfile};
 use crate::runtime::{CancelToken, Sandbox};
 use crate::store::{Image, Store};
@@ -43,8 +42,6 @@ pub struct BuildRequest {
     pub contexts: Vec<BuildContext>,
     /// What the caller decides.
     pub options: Options,
-    /// The image's names.
-    pub names: Vec<Reference>,
     /// No time in the image is later than this, in seconds since 1970.
     pub epoch: Option<i64>,
 }
@@ -78,13 +75,14 @@ impl std::fmt::Debug for Services<'_> {
 /// What was built.
 #[derive(Debug)]
 pub struct BuildResult {
-    /// The image, which is in the store under all its names.
+    /// The image. It is in the store without a name: until it has one, or is
+    /// [kept](Store::keep_unnamed) without, it lasts as long as the store is open.
     pub image: Image,
     /// What is odd about the Dockerfile.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Builds an image and gives it its names.
+/// Builds an image.
 ///
 /// # Errors
 /// [`BuildError`]. Nothing of the image is in the store then; the steps that went well are kept for

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::args::{ArchiveFormat, ImportArgs, LoadArgs, SaveArgs};
 use super::{CliError, Context, ui};
 use crate::builder;
-use crate::export::{self, Format};
+use crate::export::{self, Options};
 use crate::import;
 use crate::oci::Reference;
 use crate::store::Image;
@@ -24,18 +24,18 @@ pub(super) fn save(context: &Context, args: &SaveArgs) -> Result<(), CliError> {
             None => images.push((name.into_iter().collect(), store.image(&named.manifest)?)),
         }
     }
-    let format = match args.format {
-        ArchiveFormat::DockerArchive => Format::Docker,
-        ArchiveFormat::OciArchive => Format::Oci,
+    let options = match args.format {
+        ArchiveFormat::DockerArchive => Options::docker(),
+        ArchiveFormat::OciArchive => Options::oci(),
     };
     match args.output.as_deref() {
         Some(path) if path != Path::new("-") => {
-            export::write_file(path, |out| export::save(&store, &images, format, out))?;
+            export::write_file(path, |out| export::save(&store, &images, &options, out).map(drop))?;
         }
         _ if io::stdout().is_terminal() => return Err(CliError::ArchiveToTerminal),
         _ => {
             let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
-            export::save(&store, &images, format, &mut out)?;
+            export::save(&store, &images, &options, &mut out)?;
             io::Write::flush(&mut out).map_err(CliError::Stdout)?;
         }
     }

@@ -151,6 +151,22 @@ pub(super) struct BuildArgs {
     /// Write the image's ID to a file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
+    /// Where the result goes instead of the store: a folder for its files, `-` for a tar of them, or
+    /// type=local|tar|oci|docker|image|cacheonly,dest=PATH,…; may be given more than once
+    #[arg(short, long, value_name = "DEST", allow_hyphen_values = true)]
+    pub output: Vec<String>,
+    /// Keep the image in the store, whatever --output says
+    #[arg(long)]
+    pub load: bool,
+    /// Refused: there is no registry client yet
+    #[arg(long, hide = true)]
+    pub push: bool,
+    /// Add an annotation to the image's manifest, or to what points to it (manifest-descriptor:)
+    #[arg(long, value_name = "[LEVEL:]NAME=VALUE")]
+    pub annotation: Vec<String>,
+    /// Write digests and names of the image to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,17 +1,24 @@
 //! `mica build`: from the words of the command line to a [`BuildRequest`].
 
+mod csv;
+mod deliver;
 mod flags;
 mod input;
+mod outputs;
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use deliver::{Delivered, Delivery};
+use outputs::Output;
 
 use super::args::{BuildArgs, NetworkArg, ProgressArg};
 use super::progress::Drawing;
 use super::{CliError, Context, report, ui};
 use crate::builder::{self, BuildRequest, NamedContext, Options, Services};
 use crate::cache::StepCache;
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::parser::{self, Severity};
 use crate::runtime::NamespaceSandbox;
 
@@ -19,6 +26,9 @@ use crate::runtime::NamespaceSandbox;
 const MIN_JOBS: usize = 4;
 
 pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliError> {
+    let names: Vec<Reference> =
+        args.tag.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+    let outputs = outputs::parse(args, &names, &platform(args)?)?;
     let cancel = super::signals::cancel_token()?;
     let store = context.open_store()?;
     let cache_dir = store.path().join("cache");
@@ -36,7 +46,6 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
         contexts,
         epoch: flags::epoch(&build_args)?,
         options: options(args, build_args, named.names)?,
-        names: args.tag.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
     };
     let result = {
         let progress = Drawing::new(args.progress, args.quiet);
@@ -63,24 +72,57 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
         report::warnings(&file, &text, &parsed.diagnostics);
         report::warnings(&file, &text, &result.warnings);
     }
-    let id = result.image.id().to_string();
-    if let Some(path) = &args.iidfile {
-        std::fs::write(path, &id)
-            .map_err(|source| CliError::Write { path: path.clone(), source })?;
-    }
-    if args.quiet {
-        ui::line(&id)?;
-    } else if args.progress != ProgressArg::Rawjson {
-        ui::say(&format!("built {id}"));
-        for name in &request.names {
-            ui::say(&format!("named {}", name.familiar()));
-        }
-    }
+    let delivery = Delivery {
+        store: &store,
+        image: &result.image,
+        epoch: request.epoch,
+        platform: &request.options.platform,
+        stop: &|| cancel.is_cancelled(),
+    };
+    let delivered = delivery.deliver(&outputs)?;
+    tell(args, &outputs, &result.image.id().to_string(), &delivered)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what has become of the build: in files, and to whoever is there.
+fn tell(
+    args: &BuildArgs,
+    outputs: &[Output],
+    id: &str,
+    delivered: &Delivered,
+) -> Result<(), CliError> {
+    let write = |path: &Option<PathBuf>, text: &str| match path {
+        Some(path) => std::fs::write(path, text)
+            .map_err(|source| CliError::Write { path: path.clone(), source }),
+        None => Ok(()),
+    };
+    write(&args.iidfile, id)?;
+    write(&args.metadata_file, &delivered.metadata())?;
+    let is_image = outputs.iter().any(Output::is_image);
+    if args.quiet {
+        // Standard output may hold an archive.
+        if is_image && !outputs.iter().any(Output::is_stdout) {
+            ui::line(id)?;
+        }
+    } else if args.progress != ProgressArg::Rawjson {
+        if is_image {
+            ui::say(&format!("built {id}"));
+        }
+        delivered.said.iter().for_each(|line| ui::say(line));
+    }
+    Ok(())
 }
 
 fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(MIN_JOBS, NonZeroUsize::get).max(MIN_JOBS)
+}
+
+fn platform(args: &BuildArgs) -> Result<Platform, CliError> {
+    match args.platform.as_deref() {
+        None => Ok(Platform::host()),
+        Some(text) => Platform::parse(text)
+            .ok_or_else(|| CliError::Usage(format!("`{}` is not a platform", text.escape_debug()))),
+    }
 }
 
 fn options(
@@ -88,18 +130,12 @@ fn options(
     build_args: builder::BuildArgs,
     named_contexts: std::collections::HashMap<String, NamedContext>,
 ) -> Result<Options, CliError> {
-    let platform = match args.platform.as_deref() {
-        None => Platform::host(),
-        Some(text) => Platform::parse(text).ok_or_else(|| {
-            CliError::Usage(format!("`{}` is not a platform", text.escape_debug()))
-        })?,
-    };
     Ok(Options {
         target: args.target.clone(),
         build_args,
         labels: args.label.iter().map(|label| flags::pair(label)).collect(),
         named_contexts,
-        platform,
+        platform: platform(args)?,
         no_cache: args.no_cache,
         network: args.network != NetworkArg::None,
         allow: args.allow.iter().cloned().collect(),

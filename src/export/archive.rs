@@ -1,93 +1,59 @@
 //! Archives: an OCI image layout as a tar, with or without Docker's `manifest.json`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde_json::json;
 
-use super::ExportError;
-use super::layers::{self, LayerBytes};
-use crate::oci::{Descriptor, Digest, Index, Manifest, Reference};
+use super::layers;
+use super::layout::{self, Layout};
+use super::{ExportError, Options, Stoppable};
+use crate::oci::{Descriptor, Index, Manifest, Reference};
 use crate::store::{Image, Store};
 
-/// Which readers an archive is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// `docker load`, and everything that reads OCI layouts: what `docker save` writes since
-    /// Docker 25. Layers are written as the store has them.
-    Docker,
-    /// An OCI layout alone. Layers that are plain tars are compressed.
-    Oci,
-}
-
-/// Writes images, each with its names, as one archive. Equal images give equal bytes.
+/// Writes images, each with its names, as one archive, and gives the descriptors of the manifests in
+/// it. Equal images give equal bytes.
 ///
 /// # Errors
 /// [`ExportError`]; what was written to `out` by then is not a whole archive.
 pub fn save(
     store: &Store,
     images: &[(Vec<Reference>, Image)],
-    format: Format,
+    options: &Options<'_>,
     out: &mut dyn Write,
-) -> Result<(), ExportError> {
-    let mut archive = Archive { out: tar::Builder::new(out), written: BTreeSet::new() };
-    let mut index = Vec::new();
+) -> Result<Vec<Descriptor>, ExportError> {
+    let mut out = Stoppable { out, stop: options.stop };
+    let mut archive = Archive { out: tar::Builder::new(&mut out) };
     let mut docker = Vec::new();
+    let mut index = Vec::new();
     archive.folder("blobs/")?;
     archive.folder("blobs/sha256/")?;
-    for (names, image) in images {
-        let layers = layers::of(store, image, format == Format::Oci)?;
-        let descriptors: Vec<_> = layers.iter().map(|layer| layer.descriptor.clone()).collect();
-        for layer in &layers {
-            archive.layer(store, layer)?;
-        }
-        archive.blob(image.id(), &store.read_document(image.manifest.config())?)?;
-        let manifest = if descriptors == image.manifest.layers() {
-            image.manifest.clone()
-        } else {
-            Manifest::new(image.manifest.config().clone(), descriptors)
-        };
-        archive.blob(manifest.descriptor().digest, manifest.bytes())?;
-        index.extend(index_entries(&manifest.descriptor(), names));
+    let manifests = layout::write_images(store, images, options, &mut archive)?;
+    let mut descriptors = Vec::new();
+    for ((names, _), manifest) in images.iter().zip(manifests) {
+        descriptors.push(manifest.descriptor());
+        index.extend(layout::index_entries(&manifest.descriptor(), names, options));
         docker.push((names, manifest));
     }
     archive.file("index.json", &Index::new(index).to_bytes())?;
-    if format == Format::Docker {
+    if options.docker_files {
         archive.file("manifest.json", &docker_manifest(&docker))?;
     }
-    archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    if format == Format::Docker {
+    archive.file("oci-layout", layout::VERSION)?;
+    if options.docker_files {
         archive.file("repositories", &docker_repositories(&docker))?;
     }
-    archive.out.finish().map_err(write_failed)
-}
-
-/// One entry of `index.json` for each name, or one without a name.
-fn index_entries(manifest: &Descriptor, names: &[Reference]) -> Vec<Descriptor> {
-    if names.is_empty() {
-        return vec![manifest.clone()];
-    }
-    let named = |name: &Reference| {
-        let mut entry = manifest.clone();
-        entry.annotations.insert("io.containerd.image.name".into(), name.to_string());
-        let tag = name.tag().unwrap_or_default().to_owned();
-        entry.annotations.insert("org.opencontainers.image.ref.name".into(), tag);
-        entry
-    };
-    names.iter().map(named).collect()
-}
-
-fn blob_name(digest: Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
+    archive.out.finish().map_err(write_failed)?;
+    Ok(descriptors)
 }
 
 fn docker_manifest(images: &[(&Vec<Reference>, Manifest)]) -> Vec<u8> {
     let entry = |(names, manifest): &(&Vec<Reference>, Manifest)| {
         let layers = manifest.layers();
         json!({
-            "Config": blob_name(manifest.config().digest),
+            "Config": layout::blob_name(manifest.config().digest),
             "RepoTags": names.iter().map(Reference::familiar).collect::<Vec<_>>(),
-            "Layers": layers.iter().map(|layer| blob_name(layer.digest)).collect::<Vec<_>>(),
+            "Layers": layers.iter().map(|layer| layout::blob_name(layer.digest)).collect::<Vec<_>>(),
             "LayerSources": layers
                 .iter()
                 .map(|layer| (layer.digest.to_string(), json!(layer)))
@@ -110,25 +76,15 @@ fn docker_repositories(images: &[(&Vec<Reference>, Manifest)]) -> Vec<u8> {
     json!(repositories).to_string().into_bytes()
 }
 
-struct Archive<'a> {
-    out: tar::Builder<&'a mut dyn Write>,
-    /// Blobs that images share are written once.
-    written: BTreeSet<Digest>,
+struct Archive<'a, 'b> {
+    out: tar::Builder<&'a mut Stoppable<'b>>,
 }
 
-impl Archive<'_> {
+impl Archive<'_, '_> {
     fn folder(&mut self, name: &str) -> Result<(), ExportError> {
         let mut header = header(0, 0o755);
         header.set_entry_type(tar::EntryType::Directory);
         self.append(header, name, io::empty())
-    }
-
-    fn file(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {
-        self.append(header(bytes.len() as u64, 0o644), name, bytes)
-    }
-
-    fn blob(&mut self, digest: Digest, bytes: &[u8]) -> Result<(), ExportError> {
-        if self.written.insert(digest) { self.file(&blob_name(digest), bytes) } else { Ok(()) }
     }
 
     fn append(
@@ -139,44 +95,30 @@ impl Archive<'_> {
     ) -> Result<(), ExportError> {
         self.out.append_data(&mut header, name, bytes).map_err(write_failed)
     }
+}
 
-    fn layer(&mut self, store: &Store, layer: &LayerBytes) -> Result<(), ExportError> {
-        if !self.written.insert(layer.descriptor.digest) {
-            return Ok(());
-        }
-        let size = layer.descriptor.size;
+impl Layout for Archive<'_, '_> {
+    fn file(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {
+        self.append(header(bytes.len() as u64, 0o644), name, bytes)
+    }
+
+    fn large_file(
+        &mut self,
+        name: &str,
+        size: u64,
+        fill: &mut dyn FnMut(&mut dyn Write) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
         let mut header = header(size, 0o644);
-        header.set_path(blob_name(layer.descriptor.digest)).map_err(write_failed)?;
+        header.set_path(name).map_err(write_failed)?;
         header.set_cksum();
         // Not through `append_data`: the layer writes itself, nobody reads it.
         let out = self.out.get_mut();
         out.write_all(header.as_bytes()).map_err(write_failed)?;
-        let mut counted = Counted { out, count: 0 };
-        layer.write(store, &mut counted)?;
-        if counted.count != size {
-            return Err(ExportError::Changed);
-        }
+        layers::counted(out, size, fill)?;
         let padding = size.next_multiple_of(512) - size;
         let zeros = [0; 512];
         let zeros = &zeros[..usize::try_from(padding).unwrap_or_default()];
         self.out.get_mut().write_all(zeros).map_err(write_failed)
-    }
-}
-
-struct Counted<'a> {
-    out: &'a mut dyn Write,
-    count: u64,
-}
-
-impl Write for Counted<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.count += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }
 

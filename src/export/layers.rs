@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 
-use super::ExportError;
+use super::{ExportError, Options, Stoppable};
 use crate::layer::{self, Compression};
-use crate::oci::{ChainId, Descriptor, DiffId, MediaType};
+use crate::oci::{ChainId, Descriptor, DiffId, HashingReader, MediaType, MediaTypes};
 use crate::snapshot::Handle;
 use crate::store::{Image, StagedBlob, Store, StoreError};
 
@@ -26,11 +26,11 @@ enum Source {
     Staged(StagedBlob),
 }
 
-/// The layers of an image, base first, with the plain ones compressed if `compress`.
+/// The layers of an image, base first, compressed as `options` say.
 pub(super) fn of(
     store: &Store,
     image: &Image,
-    compress: bool,
+    options: &Options<'_>,
 ) -> Result<Vec<LayerBytes>, ExportError> {
     let diff_ids = &image.config.rootfs.diff_ids;
     let mut layers = Vec::new();
@@ -44,8 +44,11 @@ pub(super) fn of(
             }
         };
         let layer = LayerBytes { descriptor: descriptor.clone(), source };
-        layers.push(if compress && descriptor.media_type == MediaType::ImageLayer {
-            layer.compressed(store)?
+        let compressed = compression_of(descriptor);
+        let is_wanted = compressed == Some(options.compression);
+        let may_change = compressed == Some(Compression::None) || options.force;
+        layers.push(if may_change && !is_wanted {
+            layer.recompressed(store, diff_ids[index], options)?
         } else {
             layer
         });
@@ -85,16 +88,80 @@ impl LayerBytes {
         }
     }
 
-    fn compressed(self, store: &Store) -> Result<Self, ExportError> {
+    /// The same layer in the compression that was asked for.
+    fn recompressed(
+        self,
+        store: &Store,
+        diff_id: DiffId,
+        options: &Options<'_>,
+    ) -> Result<Self, ExportError> {
         let staged = store.stage_blob(|out| {
             let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let encoder = Compression::Gzip.encoder(out, threads).map_err(write_failed)?;
-            let mut encoder = encoder;
-            self.write(store, &mut encoder)?;
+            let out = Stoppable { out, stop: options.stop };
+            let encoder = options.compression.encoder(options.level, out, threads);
+            let mut encoder = encoder.map_err(write_failed)?;
+            match &self.source {
+                Source::Blob(descriptor)
+                    if compression_of(descriptor) != Some(Compression::None) =>
+                {
+                    let mut blob = store.open_blob(descriptor)?;
+                    let (_, tar) = layer::open_archive(&mut blob).map_err(write_failed)?;
+                    let mut tar = HashingReader::new(tar);
+                    copy(&mut tar, &mut encoder)?;
+                    if tar.finish().0 != diff_id.0 {
+                        return Err(ExportError::Changed);
+                    }
+                    blob.finish()?;
+                }
+                _ => self.write(store, &mut encoder)?,
+            }
             encoder.finish().map(drop).map_err(write_failed)
         })?;
-        let descriptor = Descriptor::new(MediaType::ImageLayerGzip, staged.digest, staged.size);
+        let media_type = match options.compression {
+            Compression::None => MediaType::ImageLayer,
+            Compression::Gzip => MediaType::ImageLayerGzip,
+            Compression::Zstd => MediaType::ImageLayerZstd,
+        };
+        let descriptor = Descriptor::new(media_type, staged.digest, staged.size);
         Ok(Self { descriptor, source: Source::Staged(staged) })
+    }
+}
+
+/// How a layer is compressed, by its type; `None` for a type that is not known.
+fn compression_of(descriptor: &Descriptor) -> Option<Compression> {
+    match descriptor.clone().in_words_of(MediaTypes::Oci).media_type {
+        MediaType::ImageLayer => Some(Compression::None),
+        MediaType::ImageLayerGzip => Some(Compression::Gzip),
+        MediaType::ImageLayerZstd => Some(Compression::Zstd),
+        _ => None,
+    }
+}
+
+/// Lets `fill` write to `out`, exactly so many bytes.
+pub(super) fn counted(
+    out: &mut dyn Write,
+    size: u64,
+    fill: &mut dyn FnMut(&mut dyn Write) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
+    let mut counted = Counted { out, count: 0 };
+    fill(&mut counted)?;
+    if counted.count == size { Ok(()) } else { Err(ExportError::Changed) }
+}
+
+struct Counted<'a> {
+    out: &'a mut dyn Write,
+    count: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.count += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

@@ -107,20 +107,39 @@ fn decode<'a>(
 pub enum Encoder<W: Write> {
     /// Passes everything through.
     None(W),
-    /// Level 6.
+    /// In blocks, on all cores.
     Gzip(GzipEncoder<W>),
-    /// Level 3.
+    /// With a checksum.
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
 impl Compression {
+    /// The levels that it can be asked for; without one it is 6 for gzip, 3 for zstd.
+    pub fn levels(self) -> std::ops::RangeInclusive<u32> {
+        match self {
+            Self::None => 0..=0,
+            Self::Gzip => 0..=9,
+            Self::Zstd => 0..=22,
+        }
+    }
+
     /// A writer that compresses into `out` on `threads` threads.
-    pub fn encoder<W: Write>(self, out: W, threads: NonZeroUsize) -> io::Result<Encoder<W>> {
+    pub fn encoder<W: Write>(
+        self,
+        level: Option<u32>,
+        out: W,
+        threads: NonZeroUsize,
+    ) -> io::Result<Encoder<W>> {
         Ok(match self {
             Self::None => Encoder::None(out),
-            Self::Gzip => Encoder::Gzip(GzipEncoder::new(out, 6, threads)?),
+            Self::Gzip => {
+                let level = level.unwrap_or(6).min(9);
+                Encoder::Gzip(GzipEncoder::new(out, level, threads)?)
+            }
             Self::Zstd => {
-                let mut encoder = zstd::stream::write::Encoder::new(out, 3)?;
+                // Those above take gigabytes; zstd's own program hides them behind `--ultra`.
+                let level = level.unwrap_or(3).clamp(1, 19).cast_signed();
+                let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
                 // One thread or more give the same bytes; none at all would give others.
                 encoder.multithread(u32::try_from(threads.get()).unwrap_or(u32::MAX).min(64))?;
                 encoder.include_checksum(true)?;
@@ -186,7 +205,7 @@ mod tests {
 
     fn compress(compression: Compression, data: &[u8], threads: usize, piece: usize) -> Vec<u8> {
         let threads = NonZeroUsize::new(threads).unwrap();
-        let mut encoder = compression.encoder(Vec::new(), threads).unwrap();
+        let mut encoder = compression.encoder(None, Vec::new(), threads).unwrap();
         for piece in data.chunks(piece) {
             encoder.write_all(piece).unwrap();
         }

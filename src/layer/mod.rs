@@ -7,11 +7,13 @@
 
 mod apply;
 pub mod compress;
+mod entry;
 mod error;
 mod gzip;
 mod header;
 mod members;
 mod pack;
+mod pack_view;
 #[cfg(test)]
 mod round_trip;
 mod sparse;
@@ -27,6 +29,7 @@ pub use error::{LayerError, Malformed, Refusal};
 pub use gzip::GzipEncoder;
 pub(crate) use members::{MemberKind, Members};
 pub use pack::{Packed, pack};
+pub use pack_view::pack_view;
 pub use times::clamp_times;
 
 /// What the functions of this module return.

@@ -23,8 +23,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
-use tar::{Builder, EntryType, Header};
+use tar::{Builder, EntryType};
 
+use super::entry::{CAPABILITY, Entry, without_namespace};
 use super::header::BLOCK_BYTES;
 use super::{LayerError, MAX_DEPTH, OPAQUE, Refusal, Result, WHITEOUT};
 use crate::oci::{DiffId, Digest, HashingWriter};
@@ -40,9 +41,6 @@ pub struct Packed {
     /// The digest of what the layer holds, without times; see the head of this module.
     pub content: Digest,
 }
-
-/// The xattr that is kept in layers: what a program may do without being root's.
-const CAPABILITY: &str = "security.capability";
 
 /// Packs a layer directory into a tar that is written to `out`: a pure function of the directory.
 ///
@@ -195,12 +193,8 @@ impl<W: Write> Packer<W> {
         self.header(&Entry::mark([dir, slash, OPAQUE].concat()))
     }
 
-    /// Writes an entry's header, and a pax header in front of it if something does not fit in.
     fn header(&mut self, entry: &Entry) -> Result<()> {
-        let (header, records) = entry.encode();
-        let borrowed = records.iter().map(|(key, value)| (*key, value.as_slice()));
-        self.tar.append_pax_extensions(borrowed).map_err(LayerError::write)?;
-        self.tar.get_mut().write_all(header.as_bytes()).map_err(LayerError::write)
+        entry.write(&mut self.tar)
     }
 
     fn note(&mut self, tag: u8, path: &[u8], metadata: &Metadata, capability: Option<&[u8]>) {
@@ -226,104 +220,6 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// One header to be.
-struct Entry {
-    kind: EntryType,
-    path: Vec<u8>,
-    link: Vec<u8>,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    mtime_secs: i64,
-    size: u64,
-    rdev: Option<(u32, u32)>,
-    capability: Option<Vec<u8>>,
-}
-
-impl Entry {
-    fn new(kind: EntryType, path: Vec<u8>, metadata: &Metadata) -> Self {
-        Self {
-            kind,
-            path,
-            link: Vec::new(),
-            mode: metadata.mode,
-            uid: metadata.uid,
-            gid: metadata.gid,
-            mtime_secs: metadata.mtime.secs,
-            size: 0,
-            rdev: None,
-            capability: None,
-        }
-    }
-
-    /// A whiteout: an empty file about which nothing but the name matters.
-    fn mark(path: Vec<u8>) -> Self {
-        Self {
-            kind: EntryType::Regular,
-            path,
-            link: Vec::new(),
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mtime_secs: 0,
-            size: 0,
-            rdev: None,
-            capability: None,
-        }
-    }
-
-    /// The header, and the pax records for what it cannot say.
-    fn encode(&self) -> (Header, Vec<(&'static str, Vec<u8>)>) {
-        /// What 7 and 11 octal digits can hold.
-        const MAX_ID: u64 = 0o7_777_777;
-        const MAX_SIZE: u64 = 0o77_777_777_777;
-        let mut records = Vec::new();
-        let mut number = |key, value: u64, max| {
-            if value <= max {
-                return value;
-            }
-            records.push((key, value.to_string().into_bytes()));
-            0
-        };
-        let mut header = Header::new_ustar();
-        header.set_entry_type(self.kind);
-        header.set_mode(self.mode);
-        header.set_uid(number("uid", self.uid.into(), MAX_ID));
-        header.set_gid(number("gid", self.gid.into(), MAX_ID));
-        header.set_size(number("size", self.size, MAX_SIZE));
-        match u64::try_from(self.mtime_secs) {
-            Ok(secs) => header.set_mtime(number("mtime", secs, MAX_SIZE)),
-            Err(_) => records.push(("mtime", self.mtime_secs.to_string().into_bytes())),
-        }
-        if let Some(ustar) = header.as_ustar_mut() {
-            if let Some((major, minor)) = self.rdev {
-                ustar.set_device_major(major);
-                ustar.set_device_minor(minor);
-            }
-            if !put_text(&mut ustar.name, &self.path) {
-                records.push(("path", self.path.clone()));
-            }
-            if !put_text(&mut ustar.linkname, &self.link) {
-                records.push(("linkpath", self.link.clone()));
-            }
-        }
-        if let Some(value) = &self.capability {
-            records.push(("SCHILY.xattr.security.capability", without_namespace(value)));
-        }
-        header.set_cksum();
-        (header, records)
-    }
-}
-
-/// Writes a name into a header's field, as much of it as there is room for. The answer is whether it
-/// stands there as every reader will read it: whole, and ASCII, or else not UTF-8, which no pax record
-/// may be.
-fn put_text(field: &mut [u8; 100], text: &[u8]) -> bool {
-    let length = text.len().min(field.len());
-    field[..length].copy_from_slice(&text[..length]);
-    text.len() <= field.len() && (text.is_ascii() || std::str::from_utf8(text).is_err())
-}
-
 /// The path of a walk's last event, unless it would mean a deletion in a layer.
 fn plain_path(walk: &Walk) -> Result<&[u8]> {
     if walk.name().as_bytes().starts_with(WHITEOUT) {
@@ -331,33 +227,4 @@ fn plain_path(walk: &Walk) -> Result<&[u8]> {
         return Err(LayerError::Refused { path, reason: Refusal::Unrepresentable });
     }
     Ok(walk.path().as_os_str().as_bytes())
-}
-
-/// A capability set that was given in a user namespace names the namespace's root (version 3). In an
-/// image it is everybody's (version 2).
-fn without_namespace(value: &[u8]) -> Vec<u8> {
-    const VERSION: u32 = 0xff00_0000;
-    match value.first_chunk::<4>().map(|magic| u32::from_le_bytes(*magic)) {
-        Some(magic) if magic & VERSION == 0x0300_0000 && value.len() == 24 => {
-            let magic = magic & !VERSION | 0x0200_0000;
-            [&magic.to_le_bytes(), &value[4..20]].concat()
-        }
-        _ => value.to_vec(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn capabilities_lose_their_namespace() {
-        let mut v3 = vec![1, 0, 0, 3];
-        v3.extend(4..20);
-        v3.extend([0xa0, 0x86, 1, 0]);
-        let v2 = without_namespace(&v3);
-        assert_eq!((&v2[..4], &v2[4..]), (&[1, 0, 0, 2][..], &v3[4..20]));
-        assert_eq!(without_namespace(&v2), v2);
-        assert_eq!(without_namespace(b""), b"");
-    }
 }

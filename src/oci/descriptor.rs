@@ -65,6 +65,28 @@ impl Descriptor {
         }
     }
 
+    /// The same blob in the words of OCI or of Docker. Types that are neither stay.
+    #[must_use]
+    pub fn in_words_of(mut self, words: MediaTypes) -> Self {
+        let pairs = [
+            (MediaType::ImageManifest, DOCKER_MANIFEST),
+            (MediaType::ImageConfig, DOCKER_CONFIG),
+            (MediaType::ImageLayer, DOCKER_LAYER),
+            (MediaType::ImageLayerGzip, DOCKER_LAYER_GZIP),
+            (MediaType::ImageLayerZstd, DOCKER_LAYER_ZSTD),
+        ];
+        let is_this = |pair: &(MediaType, &str)| {
+            self.media_type == pair.0 || self.media_type == MediaType::Other(pair.1.to_owned())
+        };
+        if let Some((oci, docker)) = pairs.into_iter().find(is_this) {
+            self.media_type = match words {
+                MediaTypes::Oci => oci,
+                MediaTypes::Docker => MediaType::Other(docker.to_owned()),
+            };
+        }
+        self
+    }
+
     /// Whether this points to a layer that only its own URLs serve.
     pub fn is_foreign_layer(&self) -> bool {
         self.media_type.to_string().contains("nondistributable")
@@ -72,6 +94,17 @@ impl Descriptor {
     }
 }
 
+/// Whose names the types of an image's parts have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MediaTypes {
+    /// Those of the image specification.
+    #[default]
+    Oci,
+    /// Those of Docker's manifests, version 2 schema 2.
+    Docker,
+}
+
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
@@ -164,6 +197,17 @@ fn normal_architecture(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words() {
+        let config = Descriptor::of(MediaType::ImageConfig, b"x");
+        let docker = config.clone().in_words_of(MediaTypes::Docker);
+        assert_eq!(docker.media_type.to_string(), DOCKER_CONFIG);
+        assert_eq!(docker.clone().in_words_of(MediaTypes::Docker), docker);
+        assert_eq!(docker.in_words_of(MediaTypes::Oci), config);
+        let other = Descriptor::of(MediaType::Other("a/b".to_owned()), b"x");
+        assert_eq!(other.clone().in_words_of(MediaTypes::Docker), other);
+    }
 
     #[test]
     fn platforms() {

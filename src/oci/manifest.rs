@@ -1,9 +1,11 @@
 //! [`Manifest`] and [`Index`], each together with the exact bytes that were hashed.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Descriptor, Digest, MediaType};
+use super::{Descriptor, Digest, MediaType, MediaTypes};
 
 /// The most bytes of a manifest, an index or a config: registries allow no more than this either.
 pub const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -51,7 +53,7 @@ pub struct Manifest {
     body: ManifestBody,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ManifestBody {
     schema_version: u32,
@@ -59,8 +61,8 @@ struct ManifestBody {
     media_type: Option<MediaType>,
     config: Descriptor,
     layers: Vec<Descriptor>,
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    annotations: std::collections::BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
 }
 
 impl Manifest {
@@ -72,8 +74,36 @@ impl Manifest {
             media_type: Some(media_type.clone()),
             config,
             layers,
-            annotations: std::collections::BTreeMap::new(),
+            annotations: BTreeMap::new(),
         };
+        let bytes = serde_json::to_vec(&body).expect("a manifest of plain strings serializes");
+        Self { bytes, media_type, body }
+    }
+
+    /// The manifest of the same image with these `layers` and with `annotations` beside those that it
+    /// has, in the `words` of OCI or Docker; `None` keeps each type as it is. What changes nothing
+    /// keeps the bytes, and so the digest.
+    #[must_use]
+    pub fn with(
+        &self,
+        layers: Vec<Descriptor>,
+        words: Option<MediaTypes>,
+        annotations: &BTreeMap<String, String>,
+    ) -> Self {
+        let mut body = self.body.clone();
+        body.layers = layers;
+        body.annotations.extend(annotations.clone());
+        let mut media_type = self.media_type.clone();
+        if let Some(words) = words {
+            let of_words = |descriptor: Descriptor| descriptor.in_words_of(words);
+            body.config = of_words(body.config);
+            body.layers = body.layers.into_iter().map(of_words).collect();
+            media_type = of_words(Descriptor::of(media_type, b"")).media_type;
+        }
+        if body == self.body && media_type == self.media_type {
+            return self.clone();
+        }
+        body.media_type = Some(media_type.clone());
         let bytes = serde_json::to_vec(&body).expect("a manifest of plain strings serializes");
         Self { bytes, media_type, body }
     }
@@ -198,6 +228,27 @@ mod tests {
         assert_eq!(read.bytes(), text.as_bytes());
         assert_ne!(read.descriptor().digest, made.descriptor().digest);
         assert_eq!(read.layers(), made.layers());
+    }
+
+    #[test]
+    fn other_words_and_annotations_are_another_manifest() {
+        let made = Manifest::new(
+            descriptor(MediaType::ImageConfig),
+            vec![descriptor(MediaType::ImageLayerGzip)],
+        );
+        let none = BTreeMap::new();
+        let same = made.with(made.layers().to_vec(), Some(MediaTypes::Oci), &none);
+        assert_eq!(same.bytes(), made.bytes());
+        let docker = made.with(made.layers().to_vec(), Some(MediaTypes::Docker), &none);
+        assert!(docker.descriptor().media_type.to_string().contains("vnd.docker"));
+        assert!(!String::from_utf8_lossy(docker.bytes()).contains("vnd.oci"));
+        let back = docker.with(docker.layers().to_vec(), Some(MediaTypes::Oci), &none);
+        assert_eq!(back.bytes(), made.bytes());
+        let annotated = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let annotated = made.with(made.layers().to_vec(), None, &annotated);
+        let again = annotated.with(made.layers().to_vec(), None, &none);
+        assert_eq!(again.bytes(), annotated.bytes());
+        assert_ne!(again.bytes(), made.bytes());
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod reference;
 mod validate;
 
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
-pub use descriptor::{Descriptor, MediaType, Platform};
+pub use descriptor::{Descriptor, MediaType, MediaTypes, Platform};
 pub use digest::{ChainId, DiffId, Digest, DigestError, HashingReader, HashingWriter};
 pub use manifest::{DocumentError, Index, MAX_DOCUMENT_BYTES, Manifest};
 pub use reference::{Reference, ReferenceError};

@@ -36,6 +36,7 @@ mod tests;
 mod upper;
 mod upper_dir;
 mod view;
+mod view_walk;
 
 pub use attributes::Attributes;
 pub use copy::{Copied, copy_file};
@@ -47,6 +48,7 @@ pub use resolve::Resolved;
 pub use upper::Upper;
 pub use upper_dir::{NewFile, UpperDir};
 pub use view::{Entry, View};
+pub use view_walk::{ViewEvent, ViewWalk};
 
 /// What the functions of this module return.
 pub type Result<T> = std::result::Result<T, SnapshotError>;

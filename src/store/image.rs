@@ -192,6 +192,17 @@ impl Store {
         Ok((image, blobs))
     }
 
+    /// Adds another manifest of an image: one that says the same of the same layers.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn with_manifest(&self, image: &Image, manifest: Manifest) -> Result<Image, StoreError> {
+        if !self.has_blob(manifest.descriptor().digest) {
+            self.publish(vec![self.stage_bytes(manifest.bytes())?], Vec::new())?;
+        }
+        Ok(Image { manifest, config: image.config.clone() })
+    }
+
     /// Names can be longer than file names and hold slashes: the file is named by their hash.
     fn ref_path(&self, name: &str) -> PathBuf {
         self.path().join("refs").join(Digest::of(name.as_bytes()).hex())

@@ -119,7 +119,8 @@ pub(crate) fn members(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
     layer(archive).into_iter().map(|(path, file)| (path, file.bytes)).collect()
 }
 
-fn layer(bytes: &[u8]) -> BTreeMap<String, File> {
+/// The entries of a tar by their names.
+pub(crate) fn layer(bytes: &[u8]) -> BTreeMap<String, File> {
     let mut files = BTreeMap::new();
     for entry in tar::Archive::new(bytes).entries().expect("a tar") {
         let mut entry = entry.expect("an entry");

@@ -16,6 +16,7 @@ mod import;
 mod instructions;
 mod interrupt;
 mod login;
+mod outputs;
 mod reproducible;
 mod run;
 mod stages;

@@ -1,0 +1,179 @@
+//! Hands over what was built: names it, writes it, and tells about it.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::outputs::{Archive, ArchiveTo, Destination, Output, Stored};
+use crate::builder::BuildError;
+use crate::cli::{CliError, ui};
+use crate::export::{self, ExportError, Options, rootfs};
+use crate::layer;
+use crate::oci::{Descriptor, Platform, Reference};
+use crate::store::{Image, Store};
+
+/// What outputs are made with.
+pub(super) struct Delivery<'a> {
+    pub(super) store: &'a Store,
+    pub(super) image: &'a Image,
+    /// Seconds since 1970.
+    pub(super) epoch: Option<i64>,
+    pub(super) platform: &'a Platform,
+    /// Whether to stop.
+    pub(super) stop: export::Stop<'a>,
+}
+
+/// What has become of a build.
+#[derive(Default)]
+pub(super) struct Delivered {
+    /// What is said about it.
+    pub(super) said: Vec<String>,
+    /// Of the first image: what `--metadata-file` holds.
+    metadata: Option<Value>,
+}
+
+impl Delivered {
+    /// The JSON of `--metadata-file`.
+    pub(super) fn metadata(&self) -> String {
+        let metadata = self.metadata.clone().unwrap_or_else(|| json!({}));
+        format!("{metadata:#}")
+    }
+
+    fn image(&mut self, delivery: &Delivery<'_>, descriptor: &Descriptor, names: &[Reference]) {
+        if self.metadata.is_some() {
+            return;
+        }
+        let mut descriptor = descriptor.clone();
+        descriptor.platform = Some(delivery.image.config.platform());
+        let mut metadata = json!({
+            "containerimage.config.digest": delivery.image.id(),
+            "containerimage.descriptor": descriptor,
+            "containerimage.digest": descriptor.digest,
+        });
+        if !names.is_empty() {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            metadata["image.name"] = names.join(",").into();
+        }
+        self.metadata = Some(metadata);
+    }
+}
+
+impl Delivery<'_> {
+    /// Makes all outputs, those of the store last: whoever finds the name finds the rest too.
+    pub(super) fn deliver(&self, outputs: &[Output]) -> Result<Delivered, CliError> {
+        self.deliver_all(outputs).map_err(|err| {
+            if !(self.stop)() {
+                return err;
+            }
+            let source = Box::new(BuildError::Cancelled);
+            CliError::Build { file: String::new(), text: String::new(), source }
+        })
+    }
+
+    fn deliver_all(&self, outputs: &[Output]) -> Result<Delivered, CliError> {
+        let mut delivered = Delivered::default();
+        for output in outputs.iter().filter(|output| !matches!(output, Output::Store(_))) {
+            match output {
+                Output::Archive(archive) => self.archive(archive, &mut delivered)?,
+                Output::Folder { path, split } => {
+                    let sub = self.platform.to_string().replace('/', "_");
+                    let sub = split.then_some(sub.as_str());
+                    let view = rootfs::files_of(self.store, self.image)?;
+                    let folder = rootfs::Folder { path, sub, epoch: self.epoch };
+                    rootfs::folder(&view, &folder, self.stop)?;
+                    delivered.said.push(format!("wrote {}", shown(path)));
+                }
+                Output::Tar(to) => {
+                    let view = rootfs::files_of(self.store, self.image)?;
+                    Self::write(to, &mut delivered, |out| {
+                        let out = export::Stoppable { out, stop: self.stop };
+                        layer::pack_view(&view, self.epoch, out).map_err(ExportError::from)
+                    })?;
+                }
+                Output::Store(_) | Output::Nothing => {}
+            }
+        }
+        for output in outputs {
+            if let Output::Store(stored) = output {
+                self.keep(stored, &mut delivered)?;
+            }
+        }
+        Ok(delivered)
+    }
+
+    fn keep(&self, stored: &Stored, delivered: &mut Delivered) -> Result<(), CliError> {
+        let layers = self.image.manifest.layers().to_vec();
+        let annotations = &stored.annotations.manifest;
+        let manifest = self.image.manifest.with(layers, stored.words, annotations);
+        let mut descriptor = manifest.descriptor();
+        let image = self.store.with_manifest(self.image, manifest)?;
+        if stored.names.is_empty() {
+            self.store.keep_unnamed(&image)?;
+        }
+        for name in &stored.names {
+            self.store.tag(name, &image)?;
+            delivered.said.push(format!("named {}", name.familiar()));
+        }
+        descriptor.annotations.extend(stored.annotations.descriptor.clone());
+        delivered.image(self, &descriptor, &stored.names);
+        Ok(())
+    }
+
+    fn archive(&self, archive: &Archive, delivered: &mut Delivered) -> Result<(), CliError> {
+        let options = Options {
+            docker_files: archive.docker_files,
+            compression: archive.compression,
+            level: archive.level,
+            force: archive.force,
+            words: Some(archive.words),
+            annotations: archive.annotations.manifest.clone(),
+            descriptor_annotations: archive.annotations.descriptor.clone(),
+            stop: self.stop,
+        };
+        let names = &archive.names;
+        let mut descriptor = match &archive.to {
+            ArchiveTo::Layout(path) => {
+                let saved = export::save_folder(self.store, names, self.image, &options, path)?;
+                delivered.said.push(format!("wrote {}", shown(path)));
+                saved
+            }
+            ArchiveTo::Tar(to) => {
+                let images = [(names.clone(), self.image.clone())];
+                let mut saved = Vec::new();
+                Self::write(to, delivered, |out| {
+                    saved = export::save(self.store, &images, &options, out)?;
+                    Ok(())
+                })?;
+                saved.remove(0)
+            }
+        };
+        descriptor.annotations.extend(archive.annotations.descriptor.clone());
+        delivered.image(self, &descriptor, names);
+        Ok(())
+    }
+
+    /// Writes one stream of bytes to where it goes.
+    fn write(
+        to: &Destination,
+        delivered: &mut Delivered,
+        fill: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
+    ) -> Result<(), CliError> {
+        match to {
+            Destination::File(path) => {
+                export::write_file(path, fill)?;
+                delivered.said.push(format!("wrote {}", shown(path)));
+            }
+            Destination::Stdout => {
+                let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
+                fill(&mut out)?;
+                out.flush().map_err(CliError::Stdout)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shown(path: &Path) -> String {
+    ui::plain(&path.display().to_string())
+}

@@ -1,0 +1,430 @@
+//! Where an image goes: `--output`, `--load`, `--push` and `--annotation`, in the grammar of buildx.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use super::csv;
+use crate::cli::CliError;
+use crate::cli::args::BuildArgs;
+use crate::layer::Compression;
+use crate::oci::{MediaTypes, Platform, Reference};
+
+/// One thing that is to be made of a build.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// An image of the store.
+    Store(Stored),
+    /// An archive or a layout.
+    Archive(Archive),
+    /// The files, in a folder; below `linux_amd64` if `split`.
+    Folder { path: PathBuf, split: bool },
+    /// The files, as a tar.
+    Tar(Destination),
+    /// Nothing but what the cache now has.
+    Nothing,
+}
+
+/// An image of the store.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) names: Vec<Reference>,
+    pub(super) words: Option<MediaTypes>,
+    pub(super) annotations: Annotations,
+}
+
+/// An image outside of the store.
+#[derive(Debug)]
+pub(super) struct Archive {
+    pub(super) to: ArchiveTo,
+    pub(super) names: Vec<Reference>,
+    /// Whether Docker's own files are in it.
+    pub(super) docker_files: bool,
+    pub(super) compression: Compression,
+    pub(super) level: Option<u32>,
+    pub(super) force: bool,
+    pub(super) words: MediaTypes,
+    pub(super) annotations: Annotations,
+}
+
+#[derive(Debug)]
+pub(super) enum ArchiveTo {
+    /// One file.
+    Tar(Destination),
+    /// A folder that is an OCI image layout.
+    Layout(PathBuf),
+}
+
+/// Where a single stream of bytes goes.
+#[derive(Debug)]
+pub(super) enum Destination {
+    Stdout,
+    File(PathBuf),
+}
+
+/// Free text about an image.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Annotations {
+    /// In its manifest.
+    pub(super) manifest: BTreeMap<String, String>,
+    /// In what points to its manifest.
+    pub(super) descriptor: BTreeMap<String, String>,
+}
+
+/// What the command line asks for. Without `--output` that is an image in the store.
+pub(super) fn parse(
+    args: &BuildArgs,
+    names: &[Reference],
+    platform: &Platform,
+) -> Result<Vec<Output>, CliError> {
+    if args.push {
+        return Err(no_push("--push"));
+    }
+    let mut annotations = Annotations::default();
+    for text in &args.annotation {
+        annotations.add_flag(text, platform)?;
+    }
+    let common = Common { names, platform, annotations };
+    let mut outputs = Vec::new();
+    for text in args.output.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        outputs.push(common.output(text)?);
+    }
+    if args.load || outputs.is_empty() {
+        let (names, annotations) = (names.to_vec(), common.annotations.clone());
+        outputs.push(Output::Store(Stored { names, words: None, annotations }));
+    }
+    check(&outputs, args)?;
+    Ok(outputs)
+}
+
+/// What is wrong with outputs that are each right.
+fn check(outputs: &[Output], args: &BuildArgs) -> Result<(), CliError> {
+    let to_stdout = outputs.iter().filter(|output| output.is_stdout()).count();
+    if to_stdout > 1 {
+        let message = "multiple outputs configured to write to stdout";
+        return Err(CliError::Usage(message.to_owned()));
+    }
+    if to_stdout > 0 && io::stdout().is_terminal() {
+        return Err(CliError::ArchiveToTerminal);
+    }
+    let no_image = |output: &Output| matches!(output, Output::Folder { .. } | Output::Tar(_));
+    if args.iidfile.is_some() && outputs.iter().any(no_image) {
+        let message = "local and tar exporters are incompatible with image ID file";
+        return Err(CliError::Usage(message.to_owned()));
+    }
+    Ok(())
+}
+
+impl Output {
+    /// Whether it is written to standard output.
+    pub(super) fn is_stdout(&self) -> bool {
+        match self {
+            Self::Tar(to) | Self::Archive(Archive { to: ArchiveTo::Tar(to), .. }) => {
+                matches!(to, Destination::Stdout)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is an image, rather than files.
+    pub(super) fn is_image(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Archive(_))
+    }
+}
+
+/// What all outputs share.
+struct Common<'a> {
+    /// Those of `--tag`, which come before those of an output.
+    names: &'a [Reference],
+    platform: &'a Platform,
+    annotations: Annotations,
+}
+
+impl Common<'_> {
+    fn output(&self, text: &str) -> Result<Output, CliError> {
+        let fields = csv::fields(text).map_err(|why| wrong(text, why))?;
+        if let [only] = &fields[..]
+            && only == text
+            && !text.starts_with("type=")
+        {
+            if text == "-" {
+                return Ok(Output::Tar(Destination::Stdout));
+            }
+            return Ok(Output::Folder { path: folder(text, text)?, split: false });
+        }
+        let mut fields = Fields::of(text, fields)?;
+        let output = match fields.take("type").as_deref() {
+            None => return Err(wrong(text, "type is required for output")),
+            Some("local") => {
+                let path = fields.dest_folder("local")?;
+                let split = fields.take_bool("platform-split")?.unwrap_or(false);
+                match fields.take("mode").as_deref() {
+                    None | Some("copy") => {}
+                    Some(_) => {
+                        return Err(wrong(text, "`mode` other than `copy` is not supported"));
+                    }
+                }
+                Output::Folder { path, split }
+            }
+            Some("tar") => {
+                // As BuildKit: it makes a difference only to several platforms.
+                fields.take_bool("platform-split")?;
+                Output::Tar(fields.dest()?.unwrap_or(Destination::Stdout))
+            }
+            Some("cacheonly") => Output::Nothing,
+            Some("image") => self.stored(&mut fields)?,
+            Some("docker") if !fields.has("dest") => self.stored(&mut fields)?,
+            Some(kind @ ("oci" | "docker")) => self.archive(kind == "docker", &mut fields)?,
+            Some("registry") => return Err(no_push("--output type=registry")),
+            Some(_) => {
+                let why = "its type is none of local, tar, oci, docker, image, cacheonly";
+                return Err(wrong(text, why));
+            }
+        };
+        fields.end()?;
+        Ok(output)
+    }
+
+    fn stored(&self, fields: &mut Fields<'_>) -> Result<Output, CliError> {
+        for key in ["push", "push-by-digest", "registry.insecure"] {
+            if fields.take_bool(key)? == Some(true) {
+                return Err(no_push(&format!("--output …,{key}=true")));
+            }
+        }
+        // Layers of the store always are directories; a digest always finds its image.
+        for key in ["unpack", "name-canonical"] {
+            fields.take_bool(key)?;
+        }
+        fields.take_bool("rewrite-timestamp")?;
+        if fields.take("compression").is_some_and(|compression| compression != "uncompressed") {
+            let why = "layers of the store are not compressed: give type=oci or type=docker a dest";
+            return Err(wrong(fields.text, why));
+        }
+        let words = fields.take_bool("oci-mediatypes")?;
+        let words = words.map(|oci| if oci { MediaTypes::Oci } else { MediaTypes::Docker });
+        let names = self.names_of(fields)?;
+        let annotations = self.annotations_of(fields)?;
+        if fields.take_bool("store")? == Some(false) {
+            return Ok(Output::Nothing);
+        }
+        Ok(Output::Store(Stored { names, words, annotations }))
+    }
+
+    fn archive(&self, docker_files: bool, fields: &mut Fields<'_>) -> Result<Output, CliError> {
+        let is_tar = fields.take_bool("tar")?.unwrap_or(true);
+        let to = if is_tar {
+            ArchiveTo::Tar(fields.dest()?.unwrap_or(Destination::Stdout))
+        } else if docker_files {
+            return Err(wrong(fields.text, "`tar=false` is for type=oci"));
+        } else {
+            ArchiveTo::Layout(fields.dest_folder("oci")?)
+        };
+        fields.take_bool("rewrite-timestamp")?;
+        let compression = match fields.take("compression").as_deref() {
+            None | Some("gzip") => Compression::Gzip,
+            Some("zstd") => Compression::Zstd,
+            Some("uncompressed") => Compression::None,
+            Some(other) => {
+                let why = format!(
+                    "unsupported compression type `{}`: uncompressed, gzip, zstd",
+                    other.escape_debug()
+                );
+                return Err(wrong(fields.text, &why));
+            }
+        };
+        let level = fields.take("compression-level").map(|level| {
+            let parsed = level.parse().ok().filter(|level| compression.levels().contains(level));
+            let levels = compression.levels();
+            let why = format!("`compression-level` is a number from 0 to {}", levels.end());
+            parsed.ok_or_else(|| wrong(fields.text, &why))
+        });
+        let words = match fields.take_bool("oci-mediatypes")? {
+            Some(false) => MediaTypes::Docker,
+            Some(true) | None => MediaTypes::Oci,
+        };
+        Ok(Output::Archive(Archive {
+            to,
+            docker_files,
+            compression,
+            level: level.transpose()?,
+            force: fields.take_bool("force-compression")?.unwrap_or(false),
+            words,
+            names: self.names_of(fields)?,
+            annotations: self.annotations_of(fields)?,
+        }))
+    }
+
+    /// Those of `--tag`, if there are any, else those of `name=`.
+    fn names_of(&self, fields: &mut Fields<'_>) -> Result<Vec<Reference>, CliError> {
+        let own = fields.take("name").unwrap_or_default();
+        let own = own.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let own = own.map(str::parse).collect::<Result<Vec<_>, _>>()?;
+        Ok(if self.names.is_empty() { own } else { self.names.to_vec() })
+    }
+
+    fn annotations_of(&self, fields: &mut Fields<'_>) -> Result<Annotations, CliError> {
+        let mut annotations = Annotations::default();
+        for (key, value) in fields.take_all("annotation") {
+            // `annotation[-LEVEL][[PLATFORM]].KEY`
+            let (place, name) = key.split_once('.').unwrap_or((&key, ""));
+            let place = place.strip_prefix("annotation").unwrap_or(place);
+            let place = place.strip_prefix('-').unwrap_or(place);
+            annotations
+                .add(place, name, &value, self.platform)
+                .map_err(|why| wrong(fields.text, &format!("`{}`: {why}", key.escape_debug())))?;
+        }
+        annotations.manifest.extend(self.annotations.manifest.clone());
+        annotations.descriptor.extend(self.annotations.descriptor.clone());
+        Ok(annotations)
+    }
+}
+
+impl Annotations {
+    /// `[LEVEL[PLATFORM],…:]KEY=VALUE`
+    fn add_flag(&mut self, text: &str, platform: &Platform) -> Result<(), CliError> {
+        let wrong = |why: &str| {
+            CliError::Usage(format!("invalid annotation `{}`: {why}", text.escape_debug()))
+        };
+        let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected key=value"))?;
+        let (levels, key) = key.split_once(':').unwrap_or(("", key));
+        for level in levels.split(',') {
+            self.add(level, key, value, platform).map_err(|why| wrong(&why))?;
+        }
+        Ok(())
+    }
+
+    /// Adds one at `LEVEL[PLATFORM]`, each of which may be left out.
+    fn add(
+        &mut self,
+        place: &str,
+        key: &str,
+        value: &str,
+        platform: &Platform,
+    ) -> Result<(), String> {
+        if key.is_empty() {
+            return Err("it has no key".to_owned());
+        }
+        let (level, of) = match place.split_once('[') {
+            Some((level, rest)) => {
+                let text = rest.strip_suffix(']').ok_or("a bracket is not closed")?;
+                (level, Some(Platform::parse(text).ok_or("the platform is none")?))
+            }
+            None => (place, None),
+        };
+        let all = match level {
+            "" | "manifest" => &mut self.manifest,
+            "manifest-descriptor" => &mut self.descriptor,
+            "index" | "index-descriptor" => {
+                return Err("index annotations not supported for single platform export".into());
+            }
+            other => return Err(format!("unknown annotation type `{}`", other.escape_debug())),
+        };
+        if of.is_none_or(|of| of == *platform) {
+            all.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The fields of one `--output` that nobody has asked for yet.
+struct Fields<'a> {
+    text: &'a str,
+    left: Vec<(String, String)>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(text: &'a str, fields: Vec<String>) -> Result<Self, CliError> {
+        let mut left: Vec<(String, String)> = Vec::new();
+        for field in fields {
+            let Some((key, value)) = field.split_once('=') else {
+                let why = format!("`{}` is no KEY=VALUE", field.escape_debug());
+                return Err(wrong(text, &why));
+            };
+            let key = match key.trim() {
+                // The key of an annotation is the user's own.
+                key if key.starts_with("annotation") => key.to_owned(),
+                key => key.to_lowercase(),
+            };
+            left.retain(|(known, _)| *known != key);
+            left.push((key, value.to_owned()));
+        }
+        Ok(Self { text, left })
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.left.iter().any(|(known, value)| known == key && !value.is_empty())
+    }
+
+    fn take(&mut self, key: &str) -> Option<String> {
+        let index = self.left.iter().position(|(known, _)| known == key)?;
+        Some(self.left.remove(index).1)
+    }
+
+    /// All whose keys begin so.
+    fn take_all(&mut self, prefix: &str) -> Vec<(String, String)> {
+        let (taken, left) = std::mem::take(&mut self.left)
+            .into_iter()
+            .partition(|(key, _)| key.starts_with(prefix));
+        self.left = left;
+        taken
+    }
+
+    /// One that is true or false, in the words that Go takes for it.
+    fn take_bool(&mut self, key: &str) -> Result<Option<bool>, CliError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.as_str() {
+            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(Some(true)),
+            "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(Some(false)),
+            _ => Err(wrong(self.text, &format!("`{key}` is neither true nor false"))),
+        }
+    }
+
+    /// The file that `dest` names.
+    fn dest(&mut self) -> Result<Option<Destination>, CliError> {
+        let Some(dest) = self.take("dest").filter(|dest| !dest.is_empty()) else { return Ok(None) };
+        if dest == "-" {
+            return Ok(Some(Destination::Stdout));
+        }
+        if Path::new(&dest).is_dir() {
+            let why = format!("destination file `{}` is a directory", dest.escape_debug());
+            return Err(wrong(self.text, &why));
+        }
+        Ok(Some(Destination::File(dest.into())))
+    }
+
+    /// The folder that `dest` names.
+    fn dest_folder(&mut self, kind: &str) -> Result<PathBuf, CliError> {
+        match self.take("dest").as_deref() {
+            None | Some("") => {
+                Err(wrong(self.text, &format!("dest is required for {kind} exporter")))
+            }
+            Some("-") => {
+                Err(wrong(self.text, &format!("dest cannot be stdout for {kind} exporter")))
+            }
+            Some(dest) => folder(self.text, dest),
+        }
+    }
+
+    /// Refuses what nobody has asked for: it was to make a difference.
+    fn end(&self) -> Result<(), CliError> {
+        let Some((key, _)) = self.left.first() else { return Ok(()) };
+        Err(wrong(self.text, &format!("`{}` is not supported", key.escape_debug())))
+    }
+}
+
+fn folder(text: &str, dest: &str) -> Result<PathBuf, CliError> {
+    let path = PathBuf::from(dest);
+    if path.exists() && !path.is_dir() {
+        let why = format!("destination directory `{}` is a file", dest.escape_debug());
+        return Err(wrong(text, &why));
+    }
+    Ok(path)
+}
+
+fn wrong(text: &str, why: &str) -> CliError {
+    CliError::Usage(format!("`--output {}`: {why}", text.escape_debug()))
+}
+
+fn no_push(flag: &str) -> CliError {
+    CliError::Usage(format!("`{flag}`: there is no registry client yet"))
+}
