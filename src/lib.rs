@@ -73,6 +73,7 @@ pub mod builder;
 pub mod cache;
 pub mod cli;
 pub mod export;
+pub mod fetch;
 pub mod http;
 pub mod import;
 pub mod layer;

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path;
 
 /// A module, and what of the crate it may use besides itself.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("oci", &[]),
+    ("http", &[]),
     ("mount", &[]),
     ("parser", &[]),
     ("snapshot", &["oci"]),
@@ -15,15 +16,22 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("runtime", &["mount"]),
     ("store", &["oci", "snapshot", "layer"]),
     ("cache", &["oci", "snapshot"]),
-    ("registry", &["oci"]),
+    ("fetch", &["oci", "http", "snapshot"]),
+    ("registry", &["oci", "http"]),
     ("export", &["oci", "snapshot", "layer", "store"]),
     ("import", &["oci", "snapshot", "layer", "store"]),
-    ("builder", &["oci", "mount", "parser", "snapshot", "layer", "runtime", "store", "cache"]),
+    (
+        "builder",
+        &[
+            "oci", "http", "mount", "parser", "snapshot", "layer", "runtime", "store", "cache",
+            "fetch",
+        ],
+    ),
     (
         "cli",
         &[
-            "oci", "mount", "parser", "snapshot", "layer", "runtime", "store", "cache", "registry",
-            "export", "import", "builder",
+            "oci", "http", "mount", "parser", "snapshot", "layer", "runtime", "store", "cache",
+            "fetch", "registry", "export", "import", "builder",
         ],
     ),
 ];
