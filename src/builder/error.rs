@@ -2,6 +2,7 @@
 
 use super::graph::Vertex;
 use crate::cache::CacheError;
+use crate::fetch::FetchError;
 use crate::layer::LayerError;
 use crate::parser::{Diagnostic, Span};
 use crate::runtime::{ExitStatus, SandboxError};
@@ -85,6 +86,9 @@ pub enum BuildError {
     /// A file of the context cannot be read.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Something from elsewhere could not be fetched.
+    #[error(transparent)]
+    Fetch(FetchError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -101,6 +105,12 @@ impl BuildError {
             (other, Some(span)) => Self::At { span, source: Box::new(other) },
             (other, None) => other,
         }
+    }
+}
+
+impl From<FetchError> for BuildError {
+    fn from(err: FetchError) -> Self {
+        if err.is_cancelled() { Self::Cancelled } else { Self::Fetch(err) }
     }
 }
 

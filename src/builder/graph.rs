@@ -6,6 +6,9 @@
 use std::net::IpAddr;
 
 use crate::cache::KeyHasher;
+use crate::fetch::GitSource;
+use crate::http::Url;
+use crate::oci::Digest;
 use crate::parser::Span;
 use crate::store::Image;
 
@@ -46,6 +49,10 @@ pub struct Vertex {
 pub enum Op {
     /// Provides the files of a stored image.
     Image(Box<Image>),
+    /// Provides the file that a URL gives.
+    Http(HttpOp),
+    /// Provides the files of a git repository.
+    Git(Box<GitSource>),
     /// Runs a command.
     Run(RunOp),
     /// Copies files, for COPY and ADD.
@@ -79,6 +86,17 @@ pub(super) enum What<'a> {
     Copied { item: &'a CopyItem, excludes: &'a [String] },
     /// All below a path.
     Path(&'a str),
+}
+
+/// A file that a URL gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpOp {
+    /// Where it is.
+    pub url: Url,
+    /// What it has to be.
+    pub checksum: Option<Digest>,
+    /// Its name in the result, one component.
+    pub name: String,
 }
 
 /// A command in a sandbox.
@@ -244,6 +262,11 @@ impl Graph {
         VertexId(self.vertices.len() - 1)
     }
 
+    /// The vertex that does what `is_it` looks for, if there is one already.
+    pub fn find(&self, is_it: impl Fn(&Op) -> bool) -> Option<VertexId> {
+        self.vertices.iter().position(|vertex| is_it(&vertex.op)).map(VertexId)
+    }
+
     /// A vertex.
     pub fn get(&self, id: VertexId) -> &Vertex {
         &self.vertices[id.0]
@@ -280,7 +303,7 @@ impl Op {
     /// What it reads of trees, in order, beside the file system that it is done to.
     pub(super) fn reads(&self) -> Vec<Reads<'_>> {
         match self {
-            Self::Image(_) | Self::MakeDir(_) => Vec::new(),
+            Self::Image(_) | Self::Http(_) | Self::Git(_) | Self::MakeDir(_) => Vec::new(),
             Self::Copy(copy) => copy
                 .items
                 .iter()
@@ -316,6 +339,14 @@ impl Op {
                     image.config.rootfs.diff_ids.iter().map(|id| *id.0.as_bytes()),
                 );
             }
+            // The bytes count and not the URL; the commit, and not the name that led to it.
+            Self::Http(http) => key.field("name", &http.name),
+            Self::Git(git) => {
+                key.list("folder", git.folder().iter().map(|name| name.as_encoded_bytes()));
+                key.number("submodules", git.submodules.into());
+                // What `.git` says of where it came from.
+                key.list("git dir", git.keep_git_dir.then_some(&git.url.remote));
+            }
             Self::Run(run) => run.encode(key),
             Self::Copy(copy) => copy.encode(key),
             Self::MakeDir(dir) => {
@@ -329,6 +360,8 @@ impl Op {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Image(_) => "image",
+            Self::Http(_) => "http",
+            Self::Git(_) => "git",
             Self::Run(_) => "run",
             Self::Copy(_) => "copy",
             Self::MakeDir(_) => "mkdir",

@@ -19,11 +19,13 @@ mod scheduler;
 mod secrets;
 mod snapshot;
 mod solver;
+mod sources;
 
 pub use context::BuildContext;
 pub use error::BuildError;
 pub use lower::{BuildArgs, Images, NamedContext, Options, config_of_changes};
 pub use secrets::{Secret, Secrets};
+pub use sources::fetched;
 
 use progress::Progress;
 use solver::Solver;
@@ -89,7 +91,7 @@ pub struct BuildResult {
 /// the next build.
 pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildResult, BuildError> {
     let lowered = lower::lower(&request.dockerfile, &request.options, services.store)?;
-    let solver = Solver::new(&lowered.graph, services, &request.contexts, request.epoch);
+    let mut solver = Solver::new(&lowered.graph, services, &request.contexts, request.epoch);
     let snapshot = match lowered.target {
         Some(target) => solver.solve(target)?,
         None => snapshot::Snapshot::default(),

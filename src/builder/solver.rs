@@ -16,6 +16,7 @@ use super::ops::{Inputs, Results, Work};
 use super::progress::Event;
 use super::scheduler::{self, Task};
 use super::snapshot::Snapshot;
+use super::sources::Sources;
 use super::{BuildContext, BuildError, Services};
 use crate::cache::{CacheKey, KeyHasher};
 use crate::oci::Digest;
@@ -31,6 +32,8 @@ pub(super) struct Solver<'a> {
     contexts: &'a [BuildContext],
     /// No time in a layer is later than this, in seconds since 1970.
     epoch: Option<i64>,
+    /// What sources give, once they were asked.
+    sources: Sources,
     journal: Mutex<Journal>,
 }
 
@@ -76,23 +79,25 @@ impl<'a> Solver<'a> {
         epoch: Option<i64>,
     ) -> Self {
         let journal = Mutex::new(Journal { made: Vec::new(), published: Instant::now() });
-        Self { graph, services, contexts, epoch, journal }
+        Self { graph, services, contexts, epoch, sources: Sources::default(), journal }
     }
 
     /// The result of `target`. What was done is kept for the next build even where this one fails.
-    pub(super) fn solve(&self, target: VertexId) -> Result<Snapshot, BuildError> {
+    pub(super) fn solve(&mut self, target: VertexId) -> Result<Snapshot, BuildError> {
         let order = self.graph.reachable(target);
-        let plan = self.plan(&order)?;
+        self.sources = Sources::pin(self.graph, &order, self.services)?;
+        let solver = &*self;
+        let plan = solver.plan(&order)?;
         let target = plan[&target].same_as;
-        let (tasks, found) = self.demand(target, &plan)?;
-        self.tell_cached(&order, &plan, &tasks);
+        let (tasks, found) = solver.demand(target, &plan)?;
+        solver.tell_cached(&order, &plan, &tasks);
         let tasks: Vec<_> = tasks.into_values().collect();
-        let results = scheduler::run(&tasks, found, self.services.jobs, |id, results| {
-            let inputs = self.graph.get(id).inputs();
+        let results = scheduler::run(&tasks, found, solver.services.jobs, |id, results| {
+            let inputs = solver.graph.get(id).inputs();
             let of = |input: VertexId| Some((input, results.get(&plan[&input].same_as)?.clone()));
-            self.solve_vertex(id, &plan[&id], &Results::new(inputs.filter_map(of)))
+            solver.solve_vertex(id, &plan[&id], &Results::new(inputs.filter_map(of)))
         });
-        let published = self.publish();
+        let published = solver.publish();
         let mut results = results?;
         published?;
         Ok(results.remove(&target).unwrap_or_default())
@@ -106,7 +111,7 @@ impl<'a> Solver<'a> {
         let inputs = Inputs::new(self.contexts, &nothing);
         for &id in order {
             let vertex = self.graph.get(id);
-            let mut key = self.op_key("definition", &vertex.op);
+            let mut key = self.op_key("definition", id);
             match vertex.root {
                 Some(root) => key.digest("root", plan[&root].key.0),
                 None => key.field("root", "scratch"),
@@ -131,29 +136,31 @@ impl<'a> Solver<'a> {
         Ok(plan)
     }
 
-    fn op_key(&self, question: &str, op: &Op) -> KeyHasher {
+    fn op_key(&self, question: &str, id: VertexId) -> KeyHasher {
+        let op = &self.graph.get(id).op;
         let mut key = KeyHasher::new(op.kind());
         key.field("question", question);
         if !matches!(op, Op::Image(_)) {
             key.list("epoch", self.epoch.map(i64::to_le_bytes));
         }
         op.encode(&mut key);
+        self.sources.encode(id, &mut key);
         key
     }
 
     /// The key of what is done to inputs of which the bytes are known.
     fn content_key(
         &self,
-        op: &Op,
+        id: VertexId,
         root: &Snapshot,
         results: &Results,
         contexts: &[Digest],
     ) -> Result<CacheKey, BuildError> {
-        let mut key = self.op_key("content", op);
+        let mut key = self.op_key("content", id);
         key.digest("root", root.content()?.0);
         let inputs = Inputs::new(self.contexts, results);
         let mut contexts = contexts.iter();
-        for source in op.reads() {
+        for source in self.graph.get(id).op.reads() {
             let known = match source.tree {
                 Tree::Scratch => {
                     key.field("source", "scratch");
@@ -249,9 +256,9 @@ impl<'a> Solver<'a> {
                 self.tell_found(id, vertex);
                 return Ok(found);
             }
-            if services.cache.get(self.op_key("seen", &vertex.op).finish()).is_some()
+            if services.cache.get(self.op_key("seen", id).finish()).is_some()
                 && let Some(found) =
-                    self.lookup(self.content_key(&vertex.op, &root, results, &planned.contexts)?)?
+                    self.lookup(self.content_key(id, &root, results, &planned.contexts)?)?
             {
                 self.tell_found(id, vertex);
                 self.made(Made::new(id, planned, root, results, &found, lock))?;
@@ -261,7 +268,8 @@ impl<'a> Solver<'a> {
         let started = Instant::now();
         services.progress.event(&Event::Started { vertex: id, name: &vertex.name });
         let (inputs, epoch) = (Inputs::new(self.contexts, results), self.epoch);
-        let work = Work { id, vertex, root: &root, inputs: &inputs, services, epoch };
+        let sources = &self.sources;
+        let work = Work { id, vertex, root: &root, inputs: &inputs, services, sources, epoch };
         let made = work.execute();
         let took = started.elapsed();
         match made {
@@ -309,9 +317,8 @@ impl<'a> Solver<'a> {
         services.store.publish(Vec::new(), layers)?;
         for made in made {
             let Some(chain) = made.snapshot.chain()? else { continue };
-            let op = &self.graph.get(made.id).op;
-            let seen = self.op_key("seen", op).finish();
-            let content = self.content_key(op, &made.root, &made.results, &made.contexts)?;
+            let seen = self.op_key("seen", made.id).finish();
+            let content = self.content_key(made.id, &made.root, &made.results, &made.contexts)?;
             for key in [made.key, content, seen] {
                 let scratch = services.store.scratch(&format!("key-{}", key.0.short()));
                 services.cache.put(key, chain, &scratch)?;

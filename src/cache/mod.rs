@@ -25,6 +25,9 @@
 //! | sources: context files' digests, or a stage's key ¹ and the pattern | | | ✓ | |
 //! | here-documents' text | | ✓ ² | ✓ | |
 //!
+//! A source from elsewhere has a key of its own: the digest and the name of a URL's file, or the commit,
+//! the folder, whether submodules come along, and where a `.git` that stays says that it is from.
+//!
 //! ¹ In the definition key a stage counts by its definition key, in the content key by the digests
 //! of the files that are copied or mounted, so that a stage that was rebuilt to the same files
 //! changes nothing. ² As part of argv.

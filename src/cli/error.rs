@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::builder::BuildError;
 use crate::export::ExportError;
+use crate::fetch::FetchError;
 use crate::import::ImportError;
 use crate::oci::ReferenceError;
 use crate::parser::Diagnostic;
@@ -43,6 +44,9 @@ pub(super) enum CliError {
     /// A command line that makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// Something from elsewhere could not be fetched, or what is kept of it not be removed.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// `--change` of something that cannot be changed.
     #[error("`--change`: {0}")]
     Change(String),

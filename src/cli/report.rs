@@ -245,6 +245,7 @@ fn hint_of(err: &CliError) -> Option<String> {
     let text = match err {
         CliError::Isolation(err) => return err.hint(),
         CliError::Sandbox(err) => err.hint()?,
+        CliError::Fetch(err) => err.hint()?,
         CliError::Store(err)
         | CliError::Export(crate::export::ExportError::Store(err))
         | CliError::Import(crate::import::ImportError::Store(err)) => return store_hint(err),
@@ -267,6 +268,7 @@ fn build_hint(err: &BuildError) -> Option<String> {
         }
         BuildError::Sandbox { source, .. } => source.hint()?,
         BuildError::Store(err) => return store_hint(err),
+        BuildError::Fetch(err) => err.hint()?,
         // Only what is written can fill a disk; what may not be read is not in the store.
         BuildError::Snapshot(SnapshotError::Io { source, .. })
             if source.kind() != io::ErrorKind::PermissionDenied =>

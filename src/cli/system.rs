@@ -7,7 +7,9 @@ use serde_json::json;
 
 use super::args::{CheckArgs, InfoArgs, ListFormat};
 use super::{CliError, Context, store_root, ui};
+use crate::builder;
 use crate::cache::StepCache;
+use crate::fetch;
 use crate::registry::settings::{Endpoint, Settings};
 use crate::runtime::isolation::{self, Mode, Request};
 use crate::store::Repair;
@@ -139,7 +141,10 @@ pub(super) fn prune(context: &Context) -> Result<(), CliError> {
     let clear = cache.clear();
     clear.map_err(|err| CliError::Write { path: err.path, source: err.source })?;
     match store.collect([])? {
-        Some(freed) => ui::line(&format!("Total reclaimed space: {}", ui::size(freed.bytes))),
+        Some(freed) => {
+            let fetched = fetch::clear(&builder::fetched(&store))?;
+            ui::line(&format!("Total reclaimed space: {}", ui::size(freed.bytes + fetched)))
+        }
         None => {
             ui::say("note: another mica is at work; only the build cache was forgotten");
             Ok(())

@@ -12,6 +12,7 @@
 //!                                is complete and never changes
 //!     refs/<hash of the name>    a name and the manifest that it stands for
 //!     cache/                     the step cache's records (see `crate::cache`)
+//!     fetched/                     what came from elsewhere (see `crate::fetch`)
 //!     tmp/<lease>/               what a living process is making
 //!     locks/gc                   shared: at work; exclusive: collecting garbage
 //!     locks/<lease>              held for its life by the process that owns tmp/<lease>

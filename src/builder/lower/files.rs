@@ -1,10 +1,12 @@
 //! COPY and ADD: from the instruction to a [`CopyOp`].
 
 use super::config::absolute;
+use super::remote::{self, Named, RemoteFlags};
 use super::state::State;
 use super::{Lowering, Site, source_paths};
 use crate::builder::BuildError;
 use crate::builder::graph::{CopyItem, CopyOp, Mode, Op, Tree};
+use crate::builder::ops::glob_escape;
 use crate::parser::{Add, Copy, Diagnostic, Source, Word};
 
 /// What COPY and ADD have in common.
@@ -17,8 +19,10 @@ struct Files<'a> {
     excludes: &'a [Word],
     sources: &'a [Source],
     destination: &'a Word,
-    /// Whether archives are unpacked.
-    unpack: bool,
+    /// Whether archives are unpacked, where it is said.
+    unpack: Option<bool>,
+    /// What holds for sources from elsewhere; `None` where there may be none.
+    remote: Option<RemoteFlags<'a>>,
 }
 
 impl Lowering<'_> {
@@ -32,12 +36,6 @@ impl Lowering<'_> {
             Some(word) => self.tree(&word.text, site.place, word.span)?,
             None => Tree::Context(0),
         };
-        if let Some(word) = source_paths(&copy.sources).find(|word| is_remote(&word.text)) {
-            let message = "source can't be a URL for COPY";
-            return Err(Diagnostic::error("copy", word.span, message)
-                .with_hint("ADD takes URLs")
-                .into());
-        }
         let files = Files {
             name: "COPY",
             from,
@@ -47,7 +45,8 @@ impl Lowering<'_> {
             excludes: &copy.excludes,
             sources: &copy.sources,
             destination: &copy.destination,
-            unpack: false,
+            unpack: Some(false),
+            remote: None,
         };
         self.files(state, site, &files)
     }
@@ -58,25 +57,15 @@ impl Lowering<'_> {
         site: Site<'_>,
         add: &Add,
     ) -> Result<(), BuildError> {
-        let unsupported = |word: &Word, what: &str| {
-            let message = format!("{what} is not supported yet");
-            Diagnostic::error("unsupported", word.span, message)
+        let checksum = match &add.checksum {
+            Some(word) => Some((state.scope.expand(word, self.escape)?, word)),
+            None => None,
         };
-        for word in source_paths(&add.sources) {
-            let text = state.scope.expand(word, self.escape)?;
-            if is_remote(&text) {
-                let hint = "fetch it in a RUN step";
-                return Err(unsupported(word, "ADD of a remote source").with_hint(hint).into());
-            }
-            if text.contains("://") {
-                let message = "ADD takes files of the context, http(s) URLs and git repositories";
-                return Err(Diagnostic::error("add", word.span, message).into());
-            }
-        }
-        if let Some(word) = &add.checksum {
-            let message = "checksum can't be specified for sources that are not remote";
-            return Err(Diagnostic::error("add", word.span, message).into());
-        }
+        let checksum = checksum.as_ref().filter(|(text, _)| !text.is_empty());
+        let remote = RemoteFlags {
+            checksum: checksum.map(|(text, word)| (text.as_str(), *word)),
+            keep_git_dir: add.keep_git_dir,
+        };
         let files = Files {
             name: "ADD",
             from: Tree::Context(0),
@@ -86,7 +75,8 @@ impl Lowering<'_> {
             excludes: &add.excludes,
             sources: &add.sources,
             destination: &add.destination,
-            unpack: add.unpack.unwrap_or(true),
+            unpack: add.unpack,
+            remote: Some(remote),
         };
         self.files(state, site, &files)
     }
@@ -108,6 +98,7 @@ impl Lowering<'_> {
             (Some(text), Some(word)) => Some(parse_mode(text, word)?),
             _ => None,
         };
+        self.check_checksum(state, files)?;
         let mut created_by = String::from(files.name);
         if files.parents {
             created_by.push_str(" --parents");
@@ -124,7 +115,7 @@ impl Lowering<'_> {
                 Source::Path(word) => {
                     let path = expand(word)?;
                     created_by.push_str(&format!(" {path}"));
-                    items.push(files.item(&path));
+                    items.push(self.item(files, &path, (site, word))?);
                 }
                 Source::Heredoc(_, heredoc) => {
                     inline.push_str(&format!(" <<{}", heredoc.name));
@@ -147,6 +138,54 @@ impl Lowering<'_> {
     }
 }
 
+impl Lowering<'_> {
+    /// `--checksum` is for one source, and that from elsewhere.
+    fn check_checksum(&self, state: &State, files: &Files<'_>) -> Result<(), BuildError> {
+        let Some((_, flag)) = files.remote.and_then(|remote| remote.checksum) else {
+            return Ok(());
+        };
+        let wrong = |why: &str| Err(Diagnostic::error("checksum", flag.span, why).into());
+        let mut words = source_paths(files.sources);
+        match (words.next(), words.next()) {
+            (Some(word), None) => {
+                let text = state.scope.expand(word, self.escape)?;
+                match remote::classify(&text, word)? {
+                    Named::Path => wrong("checksum requires HTTP(S) or Git sources"),
+                    Named::Http(_) | Named::Git(_) => Ok(()),
+                }
+            }
+            _ => wrong("checksum can't be specified for multiple sources"),
+        }
+    }
+
+    fn item(
+        &mut self,
+        files: &Files<'_>,
+        path: &str,
+        (site, word): (Site<'_>, &Word),
+    ) -> Result<CopyItem, BuildError> {
+        let refused = |what: &str| {
+            let message = format!("source can't be a {what} for COPY");
+            BuildError::from(
+                Diagnostic::error("copy", word.span, message).with_hint("ADD takes it"),
+            )
+        };
+        let (from, pattern, unpack) = match remote::classify(path, word)? {
+            Named::Http(url) => {
+                let flags = files.remote.ok_or_else(|| refused("URL"))?;
+                let (from, name) = self.http_source(url, flags, (site, word))?;
+                (from, glob_escape(&name), files.unpack.unwrap_or(false))
+            }
+            Named::Git(url) => {
+                let flags = files.remote.ok_or_else(|| refused("git ref"))?;
+                (self.git_source(url, flags, (site, word))?, "/".to_owned(), false)
+            }
+            Named::Path => return Ok(files.item(path)),
+        };
+        Ok(CopyItem::Files { from, pattern: absolute("/", &pattern), pivot: None, unpack })
+    }
+}
+
 impl Files<'_> {
     fn item(&self, path: &str) -> CopyItem {
         // With `--parents`, what stands before `/./` is left off below the destination.
@@ -158,7 +197,7 @@ impl Files<'_> {
             from: self.from,
             pattern: absolute("/", path),
             pivot,
-            unpack: self.unpack,
+            unpack: self.unpack.unwrap_or(true),
         }
     }
 }
@@ -177,44 +216,17 @@ fn destination(working_dir: &str, target: &str) -> String {
 }
 
 fn parse_mode(text: &str, word: &Word) -> Result<Mode, Diagnostic> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    if let Some(mode) =
-        u32::from_str_radix(text, 8).ok().filter(|mode| is_number && *mode <= 0o7777)
+    if let Ok(mode) = u32::from_str_radix(text, 8)
+        && mode <= 0o7777
     {
         return Ok(Mode::Octal(mode));
     }
-    if !is_number && text.split(',').all(crate::builder::ops::is_symbolic_clause) {
+    let is_symbolic = !text.starts_with(|first: char| first.is_ascii_digit())
+        && text.split(',').all(crate::builder::ops::is_symbolic_clause);
+    if is_symbolic {
         return Ok(Mode::Symbolic(text.to_owned()));
     }
     let message = format!("invalid chmod parameter: `{}`", text.escape_debug());
     Err(Diagnostic::error("chmod", word.span, message)
         .with_hint("it takes an octal number from 0 to 07777 or changes like `u=rwX,go-w`"))
-}
-
-/// Whether BuildKit would fetch this from elsewhere.
-fn is_remote(source: &str) -> bool {
-    let scheme = ["http://", "https://", "git://", "ssh://"];
-    scheme.iter().any(|scheme| source.starts_with(scheme))
-        || source.starts_with("git@")
-        || source.starts_with("github.com/")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::parser::Span;
-
-    #[test]
-    fn octal_modes_have_digits_alone() {
-        for (text, expected) in
-            [("755", Some(0o755)), ("07777", Some(0o7777)), ("+755", None), ("10000", None)]
-        {
-            let word = Word { text: text.to_owned(), span: Span::default() };
-            let found = parse_mode(text, &word).ok().map(|mode| match mode {
-                Mode::Octal(octal) => octal,
-                Mode::Symbolic(symbolic) => panic!("{symbolic}"),
-            });
-            assert_eq!(found, expected, "{text}");
-        }
-    }
 }

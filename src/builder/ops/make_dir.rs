@@ -31,7 +31,10 @@ pub(super) fn execute(
 }
 
 /// The layer that is being made, on top of what is there.
-pub(super) fn open_upper(staged: &StagedLayer, below: &View) -> Result<Upper, BuildError> {
+pub(in crate::builder) fn open_upper(
+    staged: &StagedLayer,
+    below: &View,
+) -> Result<Upper, BuildError> {
     Ok(Upper::new(open(&staged.fs())?, below)?)
 }
 

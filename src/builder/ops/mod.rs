@@ -11,10 +11,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 pub(super) use chmod::is_clause as is_symbolic_clause;
+pub(super) use make_dir::open_upper;
 use select::Source;
 
 use super::graph::{Op, Reads, Tree, Vertex, VertexId, What};
 use super::snapshot::{Snapshot, with_causes};
+use super::sources::Sources;
 use super::{BuildContext, BuildError, Services};
 use crate::cache::content::FileCache;
 use crate::oci::Digest;
@@ -94,7 +96,7 @@ impl<'a> Inputs<'a> {
 }
 
 /// A path as a pattern that matches it alone.
-fn glob_escape(path: &str) -> String {
+pub(super) fn glob_escape(path: &str) -> String {
     let mut out = String::new();
     for c in path.chars() {
         if matches!(c, '*' | '?' | '[' | '\\') {
@@ -112,6 +114,7 @@ pub(super) struct Work<'a> {
     pub(super) root: &'a Snapshot,
     pub(super) inputs: &'a Inputs<'a>,
     pub(super) services: &'a Services<'a>,
+    pub(super) sources: &'a Sources,
     /// No time in a layer is later than this, in seconds since 1970.
     pub(super) epoch: Option<i64>,
 }
@@ -123,6 +126,8 @@ impl Work<'_> {
         match &self.vertex.op {
             // The solver unpacks images: they are found, not made.
             Op::Image(_) => return Ok(self.root.clone()),
+            Op::Http(http) => self.sources.file(self.id, http, self.services, &staged)?,
+            Op::Git(git) => self.sources.tree(self.id, git, self.services, &staged)?,
             Op::Run(run) => run::execute(self, run, &staged)?,
             Op::Copy(copy) => copy::execute(self, copy, &staged)?,
             Op::MakeDir(dir) => make_dir::execute(self, dir, &staged)?,

@@ -1,0 +1,126 @@
+//! What comes from elsewhere: pinned before keys are made, brought when a step needs it.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+
+use super::graph::{Graph, HttpOp, Op, VertexId};
+use super::ops::open_upper;
+use super::scheduler::{self, Task};
+use super::{BuildError, Services};
+use crate::cache::KeyHasher;
+use crate::fetch::{FetchError, Fetcher, GitSource, Pinned};
+use crate::oci::Digest;
+use crate::snapshot::{Attributes, SnapshotError, Timestamp, View, copy_file};
+use crate::store::{StagedLayer, Store};
+
+/// What a source gives now.
+#[derive(Debug, Clone)]
+enum Pin {
+    /// These bytes.
+    File(Digest),
+    /// The files of this commit.
+    Commit(Pinned),
+}
+
+/// The sources of a build.
+#[derive(Debug, Default)]
+pub(super) struct Sources(HashMap<VertexId, Pin>);
+
+impl Sources {
+    /// Asks what all sources among `vertices` give now, several at once.
+    pub(super) fn pin(
+        graph: &Graph,
+        vertices: &[VertexId],
+        services: &Services<'_>,
+    ) -> Result<Self, BuildError> {
+        let is_source = |id: &&VertexId| matches!(graph.get(**id).op, Op::Http(_) | Op::Git(_));
+        let tasks: Vec<_> = vertices
+            .iter()
+            .filter(is_source)
+            .map(|id| Task { id: *id, needs: Vec::new() })
+            .collect();
+        if tasks.is_empty() {
+            return Ok(Self::default());
+        }
+        scheduler::run(&tasks, HashMap::new(), services.jobs, |id, _| {
+            let vertex = graph.get(id);
+            let pin = with_fetcher(services, |fetcher| match &vertex.op {
+                Op::Http(HttpOp { checksum: Some(digest), .. }) => Ok(Pin::File(*digest)),
+                Op::Http(http) => Ok(Pin::File(fetcher.download(&http.url)?.digest)),
+                Op::Git(git) => Ok(Pin::Commit(fetcher.pin(git)?)),
+                _ => Err(FetchError::Cancelled),
+            });
+            pin.map_err(|err| err.at(vertex))
+        })
+        .map(Self)
+    }
+
+    /// Adds to a key what a source gives.
+    pub(super) fn encode(&self, id: VertexId, key: &mut KeyHasher) {
+        match self.0.get(&id) {
+            None => {}
+            Some(Pin::File(digest)) => key.digest("file", *digest),
+            Some(Pin::Commit(pinned)) => {
+                key.field("commit", &pinned.commit);
+                key.field("object", &pinned.object);
+                key.list("reference", &pinned.reference);
+            }
+        }
+    }
+
+    /// Puts the file of a URL into a layer.
+    pub(super) fn file(
+        &self,
+        id: VertexId,
+        http: &HttpOp,
+        services: &Services<'_>,
+        staged: &StagedLayer,
+    ) -> Result<(), BuildError> {
+        let Some(Pin::File(digest)) = self.0.get(&id) else { return Err(BuildError::Cancelled) };
+        let download =
+            with_fetcher(services, |fetcher| fetcher.download_exactly(&http.url, *digest))?;
+        let failed = |source| {
+            let (action, path) = ("read", download.path.clone());
+            SnapshotError::Io { action, path, source }
+        };
+        let from = std::fs::File::open(&download.path).map_err(failed)?;
+        let size = from.metadata().map_err(failed)?.len();
+        let mtime = Timestamp::from_secs(download.modified.unwrap_or_default());
+        let attributes = Attributes { mode: 0o600, mtime, ..Attributes::default() };
+        let upper = open_upper(staged, &View::new(Vec::new())?)?;
+        let root = upper.root();
+        let new = root.create_file(http.name.as_ref(), &attributes)?;
+        copy_file(&from, new.file(), size, None).map_err(|err| err.at(http.name.as_ref()))?;
+        new.finish()?;
+        Ok(upper.finish()?)
+    }
+
+    /// Puts the files of a commit into a layer.
+    pub(super) fn tree(
+        &self,
+        id: VertexId,
+        git: &GitSource,
+        services: &Services<'_>,
+        staged: &StagedLayer,
+    ) -> Result<(), BuildError> {
+        let Some(Pin::Commit(pinned)) = self.0.get(&id) else { return Err(BuildError::Cancelled) };
+        with_fetcher(services, |fetcher| fetcher.checkout(git, pinned, &staged.fs()))?;
+        Ok(())
+    }
+}
+
+/// Where what was fetched is kept in a store.
+pub fn fetched(store: &Store) -> PathBuf {
+    store.path().join("fetched")
+}
+
+fn with_fetcher<T>(
+    services: &Services<'_>,
+    work: impl FnOnce(&Fetcher<'_>) -> Result<T, FetchError>,
+) -> Result<T, BuildError> {
+    let secret = |name: &str| services.secrets.read(name).map_err(io::Error::other);
+    let cancelled = || services.cancel.is_cancelled();
+    let (dir, scratch) = (fetched(services.store), services.store.scratch("fetch"));
+    Ok(work(&Fetcher::new(dir, scratch, &secret, &cancelled))?)
+}
