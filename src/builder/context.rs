@@ -52,7 +52,7 @@ impl BuildContext {
         let own = beside.as_deref().map(read_beside).transpose()?.flatten();
         let (name, text) = match (beside, own) {
             (Some(beside), Some(text)) => (beside, Some(text)),
-            _ => (PathBuf::from(".dockerignore"), read_inside(&view, Path::new(".dockerignore"))?),
+            _ => (PathBuf::from(".dockerignore"), read_rules(&view)?),
         };
         let ignore = Ignore::parse(&text.unwrap_or_default()).map_err(|err| {
             BuildError::Ignore { file: name.display().to_string(), reason: err.to_string() }
@@ -112,6 +112,12 @@ impl BuildContext {
     pub(super) fn keeps_owners(&self) -> bool {
         self.unpacked.is_some()
     }
+}
+
+/// The ignore file of the folder itself. As BuildKit: what is no file holds no rules.
+fn read_rules(view: &View) -> Result<Option<Vec<u8>>, BuildError> {
+    let found = view.resolve(Path::new(".dockerignore"))?.entry;
+    found.filter(|entry| !entry.is_dir()).map(|entry| read_small(view, &entry)).transpose()
 }
 
 fn read_beside(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {

@@ -40,7 +40,8 @@ pub struct Applied {
 
 /// Unpacks `archive`, an uncompressed tar, into `upper`.
 ///
-/// Names are cleaned as text: a leading slash goes, and `..` ends at the root. The directory that an
+/// Names are cleaned as text: a leading slash goes, and `..` ends at the root; in an archive of files, as
+/// with Docker, a name that leads out of it is refused. The directory that an
 /// entry belongs to is found by following links inside the root; the entry itself replaces what has
 /// its name, except that a directory keeps what is in it. Directories that are only implied are those
 /// of the lower layers, or else root's with mode 755 and the time of the entry.
@@ -95,6 +96,9 @@ impl Unpacker<'_> {
         self.applied.entries += 1;
         let path = clean(&member.path);
         let refused = |reason| LayerError::Refused { path: path.clone(), reason };
+        if !self.options.whiteouts && leads_out(&member.path) {
+            return Err(refused(Refusal::Outside));
+        }
         let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
             // The root is the upper's own, so that no archive can lock us out of it. What else is
             // called so is skipped, as Docker does.
@@ -269,7 +273,9 @@ impl Unpacker<'_> {
             Some(_) => {}
         }
         let from = self.parent(target_parent, member.attributes.mtime)?;
-        replacing(dir, name, || dir.hard_link(name, &from, target_name)).map_err(failed)
+        replacing(dir, name, || dir.hard_link(name, &from, target_name)).map_err(failed)?;
+        // As Docker: the last entry of a file says what it is, whichever of its names that is.
+        dir.change_file(name, &member.attributes).map_err(failed)
     }
 }
 
@@ -319,6 +325,21 @@ fn replacing<T>(
 
 fn is_aufs(part: &OsStr) -> bool {
     part.as_bytes() != OPAQUE && part.as_bytes().starts_with(AUFS)
+}
+
+/// Whether a name leads out of the folder that the archive is unpacked in, going by its text.
+fn leads_out(name: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    !name.starts_with(b"/")
+        && name.split(|byte| *byte == b'/').any(|part| {
+            match part {
+                b"" | b"." => {}
+                b".." if depth == 0 => return true,
+                b".." => depth -= 1,
+                _ => depth += 1,
+            }
+            false
+        })
 }
 
 /// An entry's name as a path below the root: no leading slash, no `.`, `..` and empty parts.

@@ -102,6 +102,9 @@ pub enum Refusal {
     /// A character device 0:0, which OverlayFS takes for a whiteout.
     #[error("is a character device 0:0")]
     DeviceZero,
+    /// An entry of an archive of files has a name like `../x`.
+    #[error("has a name that leads out of the archive")]
+    Outside,
     /// A whiteout that does not name one file of its directory.
     #[error("is not a valid whiteout")]
     Whiteout,

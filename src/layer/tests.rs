@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::testing::{Host, Tar, owner};
 use super::*;
-use crate::snapshot::{Handle, Kind, Metadata, Upper, View};
+use crate::snapshot::{Handle, Kind, Metadata, Timestamp, Upper, View};
 
 fn text(view: &View, path: &str) -> Option<String> {
     let entry = view.lookup(Path::new(path)).unwrap()?;
@@ -90,6 +90,20 @@ fn entries_replace_links_instead_of_following_them() {
     let hosts_file = tar().hard_link("leak", secret);
     let error = Host::new().apply(&[hosts_file]).unwrap_err();
     assert!(matches!(error, LayerError::Refused { reason: Refusal::MissingTarget, .. }));
+}
+
+#[test]
+fn the_last_entry_of_a_file_says_what_it_is() {
+    let late = |header: &mut [u8]| {
+        header[157..158].copy_from_slice(b"a");
+        header[100..108].copy_from_slice(b"0004711\0");
+        header[136..148].copy_from_slice(b"00000000007\0");
+    };
+    let host = Host::new();
+    let view = host.apply(&[tar().file("a", "x").header(b'1', b"b", 0, late)]).unwrap();
+    let found = stat(&view, "a").unwrap();
+    assert_eq!((found.mode, found.mtime), (0o4711, Timestamp::from_secs(7)));
+    assert_eq!(stat(&view, "b").unwrap().ino, found.ino);
 }
 
 #[test]
@@ -303,6 +317,11 @@ fn an_archive_has_no_whiteouts_and_may_be_given_away() {
             "{name}"
         );
     }
+    for name in ["../up", "..", "a/../../up"] {
+        let error = apply(&tar().file(name, "").end()[..], &upper, Options::ARCHIVE).unwrap_err();
+        let reason = Refusal::Outside;
+        assert!(matches!(error, LayerError::Refused { reason: r, .. } if r == reason), "{name}");
+    }
     let below = upper
         .below(
             &upper
@@ -318,7 +337,7 @@ fn an_archive_has_no_whiteouts_and_may_be_given_away() {
                 .unwrap(),
         )
         .unwrap();
-    let archive = tar().symlink("abs", "/in").file("abs/f", "x").file("../up", "y");
+    let archive = tar().symlink("abs", "/in").file("abs/f", "x").file("a/../up", "y");
     let options = Options { owner: Some((4321, 1234)), mode: Some(0o640), ..Options::ARCHIVE };
     match apply(&archive.end()[..], &below, options) {
         Err(LayerError::Unpack {

@@ -38,7 +38,16 @@ impl View {
     /// Where `path` leads to if links are followed at its end too. A part that does not exist, and
     /// what follows it, is kept as written, which is what a destination needs.
     pub fn resolve(&self, path: &Path) -> Result<Resolved> {
-        let mut resolver = Resolver::new(self, path, true);
+        self.resolve_without(path, &|_| false)
+    }
+
+    /// The same, as if the links that are `hidden` were not there.
+    pub fn resolve_without(
+        &self,
+        path: &Path,
+        hidden: &dyn Fn(&Entry) -> bool,
+    ) -> Result<Resolved> {
+        let mut resolver = Resolver { hidden, ..Resolver::new(self, path, true) };
         resolver.run()?;
         Ok(Resolved { path: resolver.names.iter().collect(), entry: resolver.found })
     }
@@ -50,6 +59,7 @@ struct Resolver<'a> {
     view: &'a View,
     asked: &'a Path,
     follow_last: bool,
+    hidden: &'a dyn Fn(&Entry) -> bool,
     steps: VecDeque<Step>,
     links: usize,
     /// Where we are: plain names from the root.
@@ -65,6 +75,7 @@ impl<'a> Resolver<'a> {
             view,
             asked,
             follow_last,
+            hidden: &|_| false,
             steps: VecDeque::new(),
             links: 0,
             names: Vec::new(),
@@ -111,6 +122,11 @@ impl<'a> Resolver<'a> {
         let is_last = self.steps.is_empty();
         match child {
             Some(link) if link.kind() == Kind::Symlink && (self.follow_last || !is_last) => {
+                if (self.hidden)(&link) {
+                    self.names.push(name);
+                    self.found = None;
+                    return Ok(());
+                }
                 self.links += 1;
                 if self.links > MAX_LINKS {
                     return Err(SnapshotError::TooManyLinks { path: self.asked.to_owned() });

@@ -381,6 +381,27 @@ impl UpperDir {
         Ok(())
     }
 
+    /// Gives the file `name` of the topmost layer other attributes, and with it all its names.
+    pub fn change_file(&self, name: &OsStr, attributes: &Attributes) -> Result<()> {
+        let found = self.0.handle.stat(name).map_err(|error| self.failed("read", name, error))?;
+        let Some(found) = found else { return Ok(()) };
+        if found.kind != Kind::File {
+            return self.set_on_name(name, found.kind, attributes);
+        }
+        let failed = |errno: Errno| self.failed("set the owner or mode of", name, errno.into());
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = sys::openat(&self.0.handle, name, flags, Mode::empty()).map_err(failed)?;
+        // A new owner would cost it its capabilities, so there is none without need.
+        if (found.uid, found.gid, found.mode) != (attributes.uid, attributes.gid, attributes.mode) {
+            match sys::fremovexattr(&file, Stub::XATTR) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+            set_on_fd(&file, Kind::File, attributes, false, false).map_err(failed)?;
+        }
+        sys::futimens(&file, &times(attributes.mtime)).map_err(failed)
+    }
+
     fn set_on_name(&self, name: &OsStr, kind: Kind, attributes: &Attributes) -> Result<()> {
         set_on_name(&self.0.handle, name, kind, attributes).map_err(|errno| match errno {
             Some(errno) => self.failed("set the owner or mode of", name, errno.into()),

@@ -81,6 +81,51 @@ fn a_relative_context_is_that_of_the_working_folder() {
 }
 
 #[test]
+fn a_hidden_link_leads_nowhere() {
+    let Some(env) = bare() else { return };
+    for (source, rule) in [("link", "link"), ("folder/link", "folder"), ("to-d/a", "to-*")] {
+        let text = format!("FROM scratch\nCOPY {source} /x\n");
+        let context = env.context(&[("Dockerfile", &text), (".dockerignore", rule), ("d/a", "A")]);
+        std::fs::create_dir(context.join("folder")).expect("a folder");
+        for (link, target) in [("link", "d/a"), ("folder/link", "../d/a"), ("to-d", "d")] {
+            std::os::unix::fs::symlink(target, context.join(link)).expect("a link");
+        }
+        let ran = env.build(&context, &[]);
+        assert_eq!(ran.code, Some(1), "{source}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_folder_is_no_ignore_file() {
+    let Some(env) = bare() else { return };
+    let files = [("Dockerfile", "FROM scratch\nCOPY a /\n"), (".dockerignore/a", "*"), ("a", "")];
+    assert_eq!(copied(&env, &files, &[]), ["a"]);
+}
+
+#[test]
+fn the_plain_beginning_of_a_pattern_has_to_be_there() {
+    let Some(env) = bare() else { return };
+    for (source, code) in [("gone/*", Some(1)), ("gone*", Some(0)), ("d/z*", Some(0))] {
+        let text = format!("FROM scratch\nCOPY {source} /x/\n");
+        let ran = env.build(&env.context(&[("Dockerfile", &text), ("d/a", "A")]), &[]);
+        assert_eq!(ran.code, code, "{source}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn names_of_one_file_stay_one_within_a_source() {
+    let Some(env) = bare() else { return };
+    let text = "FROM scratch\nCOPY d /folder/\nCOPY d/a d/b /files/\nCOPY d/* /matches/\n";
+    let context = env.context(&[("Dockerfile", text), ("d/a", "A")]);
+    std::fs::hard_link(context.join("d/a"), context.join("d/b")).expect("a link");
+    let image = env.built_from(&context, &[]);
+    let kind = |path| image.file(path).kind;
+    assert_eq!(kind("folder/b"), tar::EntryType::Link);
+    assert_eq!(kind("files/b"), tar::EntryType::Regular);
+    assert_eq!(kind("matches/b"), tar::EntryType::Regular);
+}
+
+#[test]
 fn a_link_does_not_lead_out_of_the_context() {
     let Some(env) = bare() else { return };
     let outside = env.context(&[("secret", "S")]);

@@ -161,7 +161,7 @@ fn stages_in_a_circle() {
         return;
     };
     insta::assert_snapshot!(said, @r"
-    error: cannot copy from stage `b`: it needs to be defined before this stage
+    error: circular dependency detected on stage: a
      --> Dockerfile:2:13
       |
     2 | COPY --from=b /x /
@@ -173,7 +173,7 @@ fn stages_in_a_circle() {
 fn a_stage_of_itself() {
     let Some(said) = refused("FROM base AS a\nCOPY --from=a /x /\n", 2) else { return };
     insta::assert_snapshot!(said, @r"
-    error: circular dependency: stage `a` copies from itself
+    error: circular dependency detected on stage: a
      --> Dockerfile:2:13
       |
     2 | COPY --from=a /x /

@@ -83,3 +83,22 @@ fn a_stage_of_a_named_context() {
         env.built_from(&context, &["--build-context", &format!("libs={}", other.display())]);
     assert_eq!(image.text("lib"), "L");
 }
+
+#[test]
+fn what_no_stage_may_say_even_if_nobody_needs_it() {
+    let Some(env) = bare() else { return };
+    for (stages, expected) in [
+        ("FROM scratch AS a\nCOPY --from=0 /x /y\n", "circular dependency detected on stage: a"),
+        ("FROM scratch\nCOPY --from=1 /x /y\nFROM scratch\nCOPY --from=0 /x /y\n", "circular"),
+        ("FROM scratch AS a\nRUN --mount=from=a,target=/a true\n", "circular"),
+        ("FROM scratch AS a\nCOPY --from=9 /x /y\n", "invalid stage index 9"),
+    ] {
+        let context = env.dockerfile(&format!("{stages}FROM scratch\nENV A=1\n"));
+        let ran = env.build(&context, &[]);
+        assert_eq!(ran.code, Some(2), "{stages}: {}", ran.stderr);
+        assert!(ran.stderr.contains(expected), "{}", ran.stderr);
+    }
+    let forward =
+        "FROM scratch AS a\nCOPY --from=b /x /y\nFROM scratch AS b\nFROM scratch\nENV A=1\n";
+    assert_eq!(env.built(forward).env("A"), Some("1"));
+}

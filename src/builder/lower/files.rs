@@ -216,17 +216,36 @@ fn destination(working_dir: &str, target: &str) -> String {
 }
 
 fn parse_mode(text: &str, word: &Word) -> Result<Mode, Diagnostic> {
-    if let Ok(mode) = u32::from_str_radix(text, 8)
-        && mode <= 0o7777
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some(mode) =
+        u32::from_str_radix(text, 8).ok().filter(|mode| is_number && *mode <= 0o7777)
     {
         return Ok(Mode::Octal(mode));
     }
-    let is_symbolic = !text.starts_with(|first: char| first.is_ascii_digit())
-        && text.split(',').all(crate::builder::ops::is_symbolic_clause);
-    if is_symbolic {
+    if !is_number && text.split(',').all(crate::builder::ops::is_symbolic_clause) {
         return Ok(Mode::Symbolic(text.to_owned()));
     }
     let message = format!("invalid chmod parameter: `{}`", text.escape_debug());
     Err(Diagnostic::error("chmod", word.span, message)
         .with_hint("it takes an octal number from 0 to 07777 or changes like `u=rwX,go-w`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parser::Span;
+
+    #[test]
+    fn octal_modes_have_digits_alone() {
+        for (text, expected) in
+            [("755", Some(0o755)), ("07777", Some(0o7777)), ("+755", None), ("10000", None)]
+        {
+            let word = Word { text: text.to_owned(), span: Span::default() };
+            let found = parse_mode(text, &word).ok().map(|mode| match mode {
+                Mode::Octal(octal) => octal,
+                Mode::Symbolic(symbolic) => panic!("{symbolic}"),
+            });
+            assert_eq!(found, expected, "{text}");
+        }
+    }
 }

@@ -23,9 +23,7 @@ use super::graph::{Graph, Op, Tree, Vertex, VertexId};
 use crate::oci::{
     ContainerConfig, Descriptor, Digest, ImageConfig, Platform, Reference, ReferenceError,
 };
-use crate::parser::{
-    self, Diagnostic, Dockerfile, Instruction, MountKey, Severity, Source, Span, Statement,
-};
+use crate::parser::{self, Diagnostic, Dockerfile, Instruction, Severity, Source, Span, Statement};
 use crate::store::{Image, Store, StoreError};
 
 /// Finds the images that FROM and `--from` name.
@@ -137,6 +135,7 @@ pub(super) fn lower(
     };
     lowering.note_frontend(dockerfile);
     lowering.check_bases()?;
+    lowering.check_froms()?;
     lowering.require(target)?;
     let Some(mut state) = lowering.states[target].take() else {
         return Err(BuildError::Cancelled);
@@ -242,6 +241,13 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// As BuildKit: numbers of stages have to be some, and stages may not need one another, even where
+    /// nobody needs them.
+    fn check_froms(&self) -> Result<(), Diagnostic> {
+        let named_contexts = &self.options.named_contexts;
+        self.stages.check_order(|name| named_contexts.contains_key(&name.to_lowercase()))
+    }
+
     /// Does a stage and all stages that it needs. Those that can be seen in the Dockerfile come
     /// first and in its order, so that a long chain of stages needs no deep stack.
     fn require(&mut self, stage: usize) -> Result<(), BuildError> {
@@ -267,18 +273,9 @@ impl Lowering<'_> {
     fn visible_needs(&self, index: usize) -> Vec<usize> {
         let stage = &self.stages.all[index];
         let mut needs: Vec<usize> = self.stages.find_base(&stage.base, index).into_iter().collect();
-        for statement in stage.statements {
-            let froms: Vec<&str> = match &statement.instruction {
-                Instruction::Copy(copy) => {
-                    copy.from.iter().map(|from| from.text.as_str()).collect()
-                }
-                Instruction::Run(run) => run.mounts.iter().filter_map(mount_from).collect(),
-                _ => Vec::new(),
-            };
-            for from in froms {
-                let number = from.parse().ok().filter(|number: &usize| *number < index);
-                needs.extend(self.stages.find(from, index).or(number));
-            }
+        for from in stage.froms() {
+            let number = from.text.parse().ok().filter(|number: &usize| *number < index);
+            needs.extend(self.stages.find(&from.text, index).or(number));
         }
         needs
     }
@@ -491,12 +488,6 @@ fn makes_files(instruction: &Instruction) -> bool {
         instruction,
         Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_)
     )
-}
-
-/// What the `from` of a mount names.
-fn mount_from(mount: &parser::Mount) -> Option<&str> {
-    let from = mount.options.iter().rfind(|option| option.key == MountKey::From)?;
-    from.value.as_ref().map(|word| word.text.as_str())
 }
 
 /// The words of sources that are paths.

@@ -2,7 +2,9 @@
 
 use super::scope::{BuildArgs, Scope};
 use crate::oci::Platform;
-use crate::parser::{Diagnostic, Dockerfile, FromImage, Instruction, Span, Statement};
+use crate::parser::{
+    Diagnostic, Dockerfile, FromImage, Instruction, Mount, MountKey, Span, Statement, Word,
+};
 
 /// One FROM and what follows it.
 #[derive(Debug)]
@@ -18,6 +20,26 @@ pub(super) struct Stage<'a> {
     pub(super) platform: Option<Platform>,
     /// The statements behind FROM.
     pub(super) statements: &'a [Statement],
+}
+
+impl Stage<'_> {
+    /// What its own text copies or mounts from.
+    pub(super) fn froms(&self) -> Vec<&Word> {
+        let mut froms = Vec::new();
+        for statement in self.statements {
+            match &statement.instruction {
+                Instruction::Copy(copy) => froms.extend(&copy.from),
+                Instruction::Run(run) => froms.extend(run.mounts.iter().filter_map(mount_from)),
+                _ => {}
+            }
+        }
+        froms
+    }
+}
+
+/// What the `from` of a mount names.
+fn mount_from(mount: &Mount) -> Option<&Word> {
+    mount.options.iter().rfind(|option| option.key == MountKey::From)?.value.as_ref()
 }
 
 /// All stages of a Dockerfile, in its order.
@@ -81,6 +103,37 @@ impl<'a> Stages<'a> {
         })
     }
 
+    /// Refuses stages that need one another, and numbers that no stage has; `is_context` tells which
+    /// names mean no stage.
+    pub(super) fn check_order(&self, is_context: impl Fn(&str) -> bool) -> Result<(), Diagnostic> {
+        let mut needs = Vec::new();
+        for (index, stage) in self.all.iter().enumerate() {
+            let mut of_stage = Vec::new();
+            of_stage.extend(self.find_base(&stage.base, index).map(|base| (base, stage.span)));
+            for from in stage.froms().into_iter().filter(|from| !is_context(&from.text)) {
+                let found = match from.text.parse() {
+                    Ok(number) if number < self.all.len() => Some(number),
+                    Ok(number) => {
+                        let message =
+                            format!("invalid stage index {number}: there is no such stage");
+                        return Err(Diagnostic::error("from", from.span, message));
+                    }
+                    Err(_) => self.find(&from.text, usize::MAX),
+                };
+                of_stage.extend(found.map(|other| (other, from.span)));
+            }
+            needs.push(of_stage);
+        }
+        match find_cycle(&needs) {
+            None => Ok(()),
+            Some((stage, span)) => {
+                let name = self.all[stage].name.clone().unwrap_or(format!("stage-{stage}"));
+                let message = format!("circular dependency detected on stage: {name}");
+                Err(Diagnostic::error("from", span, message))
+            }
+        }
+    }
+
     /// The stage before `before` that a FROM means. BuildKit keeps names in lower case and does not
     /// look for others: what FROM names in upper case is an image to it.
     pub(super) fn find_base(&self, name: &str, before: usize) -> Option<usize> {
@@ -93,6 +146,35 @@ impl<'a> Stages<'a> {
         let named = |stage: &Stage<'_>| stage.name.as_deref() == Some(name.as_str());
         self.all[..before.min(self.all.len())].iter().rposition(named)
     }
+}
+
+/// A stage that needs itself, and where it or one on the way names a stage that comes too late.
+fn find_cycle(needs: &[Vec<(usize, Span)>]) -> Option<(usize, Span)> {
+    let mut is_done = vec![false; needs.len()];
+    for start in 0..needs.len() {
+        // The way from `start`: each stage with how many of its needs were looked at.
+        let mut way = vec![(start, 0)];
+        while let Some((stage, next)) = way.last_mut() {
+            let stage = *stage;
+            match needs[stage].get(*next).filter(|_| !is_done[stage]) {
+                None => {
+                    is_done[stage] = true;
+                    way.pop();
+                }
+                Some((other, _)) => {
+                    *next += 1;
+                    if let Some(first) = way.iter().position(|(stage, _)| stage == other) {
+                        let needs =
+                            way[first..].iter().map(|(from, next)| (from, &needs[*from][next - 1]));
+                        let mut late = needs.filter(|(from, (to, _))| to >= *from);
+                        return late.next().map(|(_, (_, span))| (*other, *span));
+                    }
+                    way.push((*other, 0));
+                }
+            }
+        }
+    }
+    None
 }
 
 fn globals(

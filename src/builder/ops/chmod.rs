@@ -1,4 +1,10 @@
-//! The symbolic modes of chmod(1): `u=rwX,go-w`.
+//! The symbolic modes of chmod(1), `u=rwX,go-w`, as BuildKit's library reads them. It follows BSD's
+//! chmod, but for some ideas of its own, which are kept here:
+//!
+//! - `X` asks for the mode as it was before the first clause.
+//! - `=` takes the set-id bits away, of folders too, and the sticky bit only where `t` is named.
+//! - `s` and `t` mean nothing for `o` alone; `t` without a class leaves other letters out.
+//! - `u`, `g` and `o` may stand among other letters, one after another.
 
 /// Whether a text is one clause of a symbolic mode, like `go-w` or `a+X`.
 pub(in crate::builder) fn is_clause(clause: &str) -> bool {
@@ -7,7 +13,9 @@ pub(in crate::builder) fn is_clause(clause: &str) -> bool {
 
 /// The mode that a symbolic mode makes of another. Clauses are those that [`is_clause`] accepts.
 pub(super) fn apply(symbolic: &str, mode: u32, is_dir: bool) -> u32 {
-    symbolic.split(',').filter_map(parse).fold(mode, |mode, clause| clause.apply(mode, is_dir))
+    let is_executable = is_dir || mode & EXECUTE != 0;
+    let changes = symbolic.split(',').filter_map(parse).flatten();
+    changes.fold(mode, |mode, change| change.apply(mode, is_executable))
 }
 
 /// The permission bits that a letter stands for, for all three classes.
@@ -16,15 +24,45 @@ const WRITE: u32 = 0o222;
 const EXECUTE: u32 = 0o111;
 const SET_ID: u32 = 0o6000;
 const STICKY: u32 = 0o1000;
+/// The bits of a class, and of all three.
+const OTHERS: u32 = 0o0007;
+const ALL: u32 = 0o6777;
 
-struct Clause<'a> {
-    /// The bits of the classes that it is about.
-    classes: u32,
-    /// Each an operator and its permissions.
-    actions: Vec<(char, &'a str)>,
+/// A step on the way from one mode to another.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Set(u32),
+    Clear(u32),
+    /// Sets bits of what was executable.
+    SetExecutable(u32),
+    /// Does to the bits `to` what the operator says, with those of the class that is shifted so far.
+    Copy {
+        operator: char,
+        shift: u32,
+        to: u32,
+    },
 }
 
-fn parse(clause: &str) -> Option<Clause<'_>> {
+impl Change {
+    fn apply(self, mode: u32, is_executable: bool) -> u32 {
+        match self {
+            Self::Set(bits) => mode | bits,
+            Self::Clear(bits) => mode & !bits,
+            Self::SetExecutable(bits) if is_executable => mode | bits,
+            Self::SetExecutable(_) => mode,
+            Self::Copy { operator, shift, to } => {
+                let bits = ((mode >> shift & 7) * 0o111) & to;
+                match operator {
+                    '+' => mode | bits,
+                    '-' => mode & !bits,
+                    _ => mode & !to | bits,
+                }
+            }
+        }
+    }
+}
+
+fn parse(clause: &str) -> Option<Vec<Change>> {
     let who_ends = clause.find(['+', '-', '='])?;
     let (who, mut rest) = clause.split_at(who_ends);
     let mut classes = 0;
@@ -32,64 +70,85 @@ fn parse(clause: &str) -> Option<Clause<'_>> {
         classes |= match class {
             'u' => 0o4700,
             'g' => 0o2070,
-            'o' => 0o1007,
-            'a' => 0o7777,
+            'o' => OTHERS,
+            'a' => ALL,
             _ => return None,
         };
     }
-    let classes = if who.is_empty() { 0o7777 } else { classes };
-    let mut actions = Vec::new();
+    let mut changes = Vec::new();
     while let Some(operator) = rest.chars().next() {
-        let permissions = &rest[1..];
-        let end = permissions.find(['+', '-', '=']).unwrap_or(permissions.len());
-        let (permissions, after) = permissions.split_at(end);
-        let copies = matches!(permissions, "u" | "g" | "o");
-        if !copies && !permissions.chars().all(|p| "rwxXst".contains(p)) {
-            return None;
-        }
-        actions.push((operator, permissions));
+        let letters = &rest[1..];
+        let end = letters.find(['+', '-', '=']).unwrap_or(letters.len());
+        let (letters, after) = letters.split_at(end);
+        Action { operator, classes, changes: &mut changes }.read(letters)?;
         rest = after;
     }
-    Some(Clause { classes, actions })
+    Some(changes)
 }
 
-impl Clause<'_> {
-    fn apply(&self, mut mode: u32, is_dir: bool) -> u32 {
-        for (operator, permissions) in &self.actions {
-            let bits = self.bits(permissions, mode, is_dir);
-            mode = match operator {
-                '+' => mode | bits,
-                '-' => mode & !bits,
-                // Setting permissions leaves the set-id bits of a folder alone, as chmod(1) does.
-                _ => mode & !(self.classes & if is_dir { 0o1777 } else { 0o7777 }) | bits,
-            };
+/// An operator that is being read, with the classes it is about.
+struct Action<'a> {
+    operator: char,
+    classes: u32,
+    changes: &'a mut Vec<Change>,
+}
+
+impl Action<'_> {
+    fn read(&mut self, letters: &str) -> Option<()> {
+        let only_others = self.classes == OTHERS;
+        let copied = (self.classes | if self.classes == 0 { ALL } else { 0 }) & 0o777;
+        let (mut bits, mut executable, mut is_set) = (0, 0, false);
+        for letter in letters.chars() {
+            match letter {
+                'r' => bits |= READ,
+                'w' => bits |= WRITE,
+                'x' => bits |= EXECUTE,
+                'X' if self.operator == '-' => bits |= EXECUTE,
+                'X' => executable = EXECUTE,
+                's' | 't' if only_others => {}
+                's' => bits |= SET_ID,
+                't' => {
+                    self.classes |= STICKY;
+                    bits |= STICKY;
+                }
+                'u' | 'g' | 'o' => {
+                    self.add(std::mem::take(&mut bits), std::mem::take(&mut executable));
+                    let shift = match letter {
+                        'u' => 6,
+                        'g' => 3,
+                        _ => 0,
+                    };
+                    let (operator, to) = (self.operator, copied);
+                    self.changes.push(Change::Copy { operator, shift, to });
+                    is_set = true;
+                }
+                _ => return None,
+            }
         }
-        mode
+        if self.operator == '=' && bits == 0 && !is_set {
+            self.changes.push(Change::Clear(self.reach()));
+        }
+        self.add(bits, executable);
+        Some(())
     }
 
-    fn bits(&self, permissions: &str, mode: u32, is_dir: bool) -> u32 {
-        let copied = match permissions {
-            "u" => Some(mode >> 6 & 7),
-            "g" => Some(mode >> 3 & 7),
-            "o" => Some(mode & 7),
-            _ => None,
+    fn reach(&self) -> u32 {
+        if self.classes == 0 { ALL } else { self.classes }
+    }
+
+    /// Adds what the letters since the last copy ask for.
+    fn add(&mut self, bits: u32, executable: u32) {
+        let reach = self.reach();
+        let changes = match self.operator {
+            _ if bits == 0 => vec![],
+            '-' => vec![Change::Clear(bits & reach)],
+            '+' => vec![Change::Set(bits & reach)],
+            _ => vec![Change::Clear(reach), Change::Set(bits & reach)],
         };
-        if let Some(bits) = copied {
-            return (bits << 6 | bits << 3 | bits) & self.classes;
+        self.changes.extend(changes);
+        if executable != 0 {
+            self.changes.push(Change::SetExecutable(executable & reach));
         }
-        let mut bits = 0;
-        for permission in permissions.chars() {
-            bits |= match permission {
-                'r' => READ,
-                'w' => WRITE,
-                'x' => EXECUTE,
-                'X' if is_dir || mode & EXECUTE != 0 => EXECUTE,
-                's' => SET_ID,
-                't' => STICKY,
-                _ => 0,
-            };
-        }
-        bits & self.classes
     }
 }
 
@@ -112,15 +171,25 @@ mod tests {
         check("u+s,+t", 0o755, false, 0o5755);
         check("go=", 0o755, false, 0o700);
         check("u=r-w+x", 0o644, false, 0o544);
-        check("g=rx", 0o2755, true, 0o2755);
+        check("g=rx", 0o2755, true, 0o0755);
+        check("=rw", 0o1777, true, 0o1666);
+        check("=t", 0o2755, false, 0o3755);
+        check("+xt", 0o644, false, 0o1644);
+        check("o+t,o=s", 0o644, false, 0o640);
+        check("u+x,g+X", 0o644, false, 0o744);
+        check("a-rwx,u+X", 0o755, false, 0o100);
+        check("a-X", 0o755, false, 0o644);
+        check("g=ur", 0o750, false, 0o740);
+        check("g=ru", 0o640, false, 0o660);
+        check("u=go", 0o644, false, 0o444);
     }
 
     #[test]
     fn refuses_what_is_no_mode() {
-        for text in ["", "x", "u", "q+x", "u+q", "755", "u+rw u"] {
+        for text in ["", "x", "u", "q+x", "u+q", "755", "u+rw u", "+755"] {
             assert!(!is_clause(text), "{text}");
         }
-        for text in ["u=", "a+rwXst", "=", "ug-x+r"] {
+        for text in ["u=", "a+rwXst", "=", "ug-x+r", "g=ru"] {
             assert!(is_clause(text), "{text}");
         }
     }

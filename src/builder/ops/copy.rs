@@ -105,7 +105,7 @@ struct Copier<'a> {
     mode: Option<&'a Mode>,
     now: Timestamp,
     clamped: Option<i64>,
-    /// Where files with several names went, by device, inode and the source's layer.
+    /// Where files of one root with several names went, by device, inode and the source's layer.
     linked: Mutex<HashMap<FileId, (PathBuf, OsString)>>,
     /// The files that are in this layer and in another, by device and inode: once each, as twice
     /// would be hard links of one another.
@@ -133,6 +133,8 @@ impl Copier<'_> {
         destination: &str,
         unpack: bool,
     ) -> Result<(), BuildError> {
+        // As BuildKit: what is matched on its own is copied on its own.
+        self.linked.lock().unwrap_or_else(PoisonError::into_inner).clear();
         if root.entry.is_dir() {
             return self.folders(source, root, destination);
         }
@@ -177,7 +179,7 @@ impl Copier<'_> {
     fn new_folder(&self, mtime: Timestamp) -> Attributes {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
         let mode = match self.mode {
-            Some(Mode::Octal(mode)) => mode & !UMASK,
+            Some(Mode::Octal(mode)) => mode & 0o777 & !UMASK,
             Some(Mode::Symbolic(_)) | None => 0o755,
         };
         Attributes { mode, uid, gid, mtime, xattrs: Vec::new() }
@@ -202,13 +204,11 @@ impl Copier<'_> {
         for folder in root.folders.iter().skip(1) {
             self.make_folder(source, folder, &top)?;
         }
-        root.folders.par_iter().try_for_each(|folder| {
-            self.files(source, folder, &top, |file| !has_names(source, file))
-        })?;
-        // Files with several names come one after another, so that the first is always the same.
         root.folders
-            .iter()
-            .try_for_each(|folder| self.files(source, folder, &top, |file| has_names(source, file)))
+            .par_iter()
+            .try_for_each(|folder| self.files(source, folder, &top, |file| !has_names(file)))?;
+        // Files with several names come one after another, so that the first is always the same.
+        root.folders.iter().try_for_each(|folder| self.files(source, folder, &top, has_names))
     }
 
     /// Copies those files of a folder that are `wanted`.
@@ -268,7 +268,7 @@ impl Copier<'_> {
         name: &OsStr,
     ) -> Result<(), BuildError> {
         let metadata = entry.metadata();
-        let shared = has_names(source, metadata);
+        let shared = has_names(metadata);
         if shared && self.link_again(entry, dir, name)? {
             return Ok(());
         }
@@ -382,10 +382,9 @@ impl Copier<'_> {
     }
 }
 
-/// Whether a file has several names that are to be one file in the copy too. As BuildKit: files of a
-/// context that are one on the host are several in the image.
-fn has_names(source: &Source<'_>, metadata: &Metadata) -> bool {
-    source.keep_owners && metadata.is_file() && metadata.nlink > 1
+/// Whether a file has several names, which are to be one file in the copy too.
+fn has_names(metadata: &Metadata) -> bool {
+    metadata.is_file() && metadata.nlink > 1
 }
 
 fn not_a_folder(path: &Path) -> BuildError {

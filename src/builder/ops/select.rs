@@ -88,9 +88,12 @@ impl Source<'_> {
             }
             return Ok(root.into_iter().collect());
         }
-        let Some(folder) = self.resolve(&prefix)?.filter(Entry::is_dir) else {
-            return Ok(Vec::new());
+        let Some(folder) = self.resolve(&prefix)? else {
+            return Err(self.not_found(&format!("/{}", prefix.display())));
         };
+        if !folder.is_dir() {
+            return Ok(Vec::new());
+        }
         let mut found = vec![folder];
         for part in &parts[literal..] {
             let glob = Glob::parse(part.as_bytes()).map_err(|_| {
@@ -154,7 +157,8 @@ impl Source<'_> {
 
     /// What is at `path`, links followed, unless it is hidden.
     pub(super) fn resolve(&self, path: &Path) -> Result<Option<Entry>, BuildError> {
-        Ok(self.view.resolve(path)?.entry.filter(|entry| !self.is_hidden(entry)))
+        let found = self.view.resolve_without(path, &|link| self.is_hidden(link))?;
+        Ok(found.entry.filter(|entry| !self.is_hidden(entry)))
     }
 
     /// Whether an ignore file hides something, and all that is below it.
