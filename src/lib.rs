@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | [`oci`] | digests, names, manifests, configs; no I/O | |
 //! | [`mount`] | mounts as plain data | |
+//! | [`ssh`] | agents, and the door through which a step reaches one | |
 //! | [`parser`] | the language: any bytes give a tree and diagnostics | |
 //! | [`snapshot`] | layer directories read as one root, and the topmost written | `oci` |
 //! | [`layer`] | layer directories ↔ tars, compression | `oci`, `snapshot` |
@@ -58,6 +59,7 @@
 //!         sandbox: &NamespaceSandbox::new()?,
 //!         progress: &progress::Silent,
 //!         secrets: &Secrets::default(),
+//!         ssh: &mica::ssh::Agents::default(),
 //!         cancel: &CancelToken::new()?,
 //!         now: &jiff::Timestamp::now,
 //!         jobs: 4,
@@ -83,4 +85,5 @@ pub mod parser;
 pub mod registry;
 pub mod runtime;
 pub mod snapshot;
+pub mod ssh;
 pub mod store;

@@ -6,10 +6,11 @@ use std::fs;
 use std::path::Path;
 
 /// A module, and what of the crate it may use besides itself.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("oci", &[]),
     ("http", &[]),
     ("mount", &[]),
+    ("ssh", &[]),
     ("parser", &[]),
     ("snapshot", &["oci"]),
     ("layer", &["oci", "snapshot"]),
@@ -23,15 +24,15 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     (
         "builder",
         &[
-            "oci", "http", "mount", "parser", "snapshot", "layer", "runtime", "store", "cache",
-            "fetch",
+            "oci", "http", "mount", "ssh", "parser", "snapshot", "layer", "runtime", "store",
+            "cache", "fetch",
         ],
     ),
     (
         "cli",
         &[
-            "oci", "http", "mount", "parser", "snapshot", "layer", "runtime", "store", "cache",
-            "fetch", "registry", "export", "import", "builder",
+            "oci", "http", "mount", "ssh", "parser", "snapshot", "layer", "runtime", "store",
+            "cache", "fetch", "registry", "export", "import", "builder",
         ],
     ),
 ];

@@ -55,6 +55,17 @@ pub enum BuildError {
     /// A secret was not given on the command line.
     #[error("the secret `{0}` is required and was not given")]
     NoSecret(String),
+    /// An ssh agent was not given on the command line.
+    #[error("the ssh agent `{0}` is required and was not given")]
+    NoSsh(String),
+    /// The socket of a step's ssh agent cannot be made.
+    #[error("cannot make the socket of the ssh agent `{id}`")]
+    Ssh {
+        /// Its name on the command line.
+        id: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The build was interrupted.
     #[error("cancelled")]
     Cancelled,

@@ -160,7 +160,7 @@ pub enum MountKind {
         sharing: Sharing,
         /// What it holds at first.
         from: Tree,
-        /// The path there.
+        /// The path there; without anything to fill it with, that in the folder.
         source: String,
         /// Whether the step may write.
         writable: bool,
@@ -171,6 +171,8 @@ pub enum MountKind {
     Tmpfs {
         /// At most so many bytes; `None` for the kernel's default.
         size: Option<u64>,
+        /// Whether the step may write.
+        writable: bool,
     },
     /// A secret, as a file or as a variable.
     Secret {
@@ -183,6 +185,15 @@ pub enum MountKind {
         /// Whether it is a file (too).
         file: bool,
         /// The file's mode, owner and group.
+        owner: (u32, u32, u32),
+    },
+    /// The socket of an ssh agent.
+    Ssh {
+        /// Its name on the command line.
+        id: String,
+        /// Whether it must have been given.
+        required: bool,
+        /// The socket's mode, owner and group.
         owner: (u32, u32, u32),
     },
 }
@@ -323,7 +334,9 @@ impl Op {
                     | MountKind::Cache { from, source, .. } => {
                         Some(Reads { tree: *from, what: What::Path(source) })
                     }
-                    MountKind::Tmpfs { .. } | MountKind::Secret { .. } => None,
+                    MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => {
+                        None
+                    }
                 })
                 .collect(),
         }
@@ -369,6 +382,13 @@ impl Op {
     }
 }
 
+impl RunMount {
+    /// Whether it is the socket of an agent.
+    pub(super) fn is_ssh(&self) -> bool {
+        matches!(self.kind, MountKind::Ssh { .. })
+    }
+}
+
 impl RunOp {
     fn encode(&self, key: &mut KeyHasher) {
         key.list("argv", &self.argv);
@@ -410,12 +430,20 @@ impl MountKind {
                 key.number("writable", (*writable).into());
                 encode_owner(*owner, key);
             }
-            Self::Tmpfs { size } => key.number("tmpfs", size.unwrap_or_default()),
+            Self::Tmpfs { size, writable } => {
+                key.number("tmpfs", size.unwrap_or_default());
+                key.number("writable", (*writable).into());
+            }
             Self::Secret { id, required, env, file, owner } => {
                 key.field("secret", id);
                 key.number("required", (*required).into());
                 key.field("env", env.as_deref().unwrap_or_default());
                 key.number("file", (*file).into());
+                encode_owner(*owner, key);
+            }
+            Self::Ssh { id, required, owner } => {
+                key.field("ssh", id);
+                key.number("required", (*required).into());
                 encode_owner(*owner, key);
             }
         }

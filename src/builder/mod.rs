@@ -33,6 +33,7 @@ use solver::Solver;
 use crate::cache::StepCache;
 use crate::parser::{Diagnostic, Dockerfile};
 use crate::runtime::{CancelToken, Sandbox};
+use crate::ssh::Agents;
 use crate::store::{Image, Store};
 
 /// What is to be built.
@@ -60,6 +61,8 @@ pub struct Services<'a> {
     pub progress: &'a dyn Progress,
     /// What RUN steps may be given.
     pub secrets: &'a Secrets,
+    /// Whom RUN steps may ask for signatures.
+    pub ssh: &'a Agents,
     /// How the build is stopped.
     pub cancel: &'a CancelToken,
     /// What time it is.

@@ -121,6 +121,9 @@ pub(super) struct BuildArgs {
     /// Secret for `RUN --mount=type=secret`
     #[arg(long, value_name = "id=ID[,src=PATH|,env=NAME]")]
     pub secret: Vec<String>,
+    /// Agent for `RUN --mount=type=ssh`: its socket [default: `$SSH_AUTH_SOCK`], or files with keys
+    #[arg(long, value_name = "default|ID[=SOCKET|KEY[,KEY]]")]
+    pub ssh: Vec<String>,
     /// Host name for RUN steps
     #[arg(long, value_name = "HOST:IP")]
     pub add_host: Vec<String>,

@@ -47,6 +47,7 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
         epoch: flags::epoch(&build_args)?,
         options: options(args, build_args, named.names)?,
     };
+    let (secrets, agents) = (flags::secrets(&args.secret)?, flags::ssh(&args.ssh)?);
     let result = {
         let progress = Drawing::new(args.progress, args.quiet);
         let sandbox = NamespaceSandbox::new()
@@ -56,7 +57,8 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
             cache: &StepCache::new(&cache_dir),
             sandbox: &sandbox,
             progress: &progress,
-            secrets: &flags::secrets(&args.secret)?,
+            secrets: &secrets,
+            ssh: &agents,
             cancel: &cancel,
             now: &jiff::Timestamp::now,
             jobs: args.jobs.unwrap_or_else(default_jobs).max(1),

@@ -41,6 +41,9 @@ pub(super) enum CliError {
     /// No Dockerfile where one should be.
     #[error("no Dockerfile at `{0}`")]
     NoDockerfile(String),
+    /// An agent or key of `--ssh` that cannot be had.
+    #[error("`--ssh`: {0}")]
+    Ssh(#[from] crate::ssh::SshError),
     /// A command line that makes no sense.
     #[error("{0}")]
     Usage(String),

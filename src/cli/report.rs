@@ -249,6 +249,7 @@ fn hint_of(err: &CliError) -> Option<String> {
         CliError::Store(err)
         | CliError::Export(crate::export::ExportError::Store(err))
         | CliError::Import(crate::import::ImportError::Store(err)) => return store_hint(err),
+        CliError::Ssh(err) => err.hint()?,
         CliError::NoDockerfile(_) => "name it with `--file PATH`",
         CliError::ArchiveToTerminal => "give a file with `--output FILE`, or redirect it",
         CliError::InputFromTerminal => "give a file with `--input FILE`, or redirect it",
@@ -266,6 +267,7 @@ fn build_hint(err: &BuildError) -> Option<String> {
         BuildError::NoSecret(id) => {
             return Some(format!("give it with `--secret id={id},src=FILE`"));
         }
+        BuildError::NoSsh(id) => return Some(format!("give it with `--ssh {id}`")),
         BuildError::Sandbox { source, .. } => source.hint()?,
         BuildError::Store(err) => return store_hint(err),
         BuildError::Fetch(err) => err.hint()?,

@@ -237,13 +237,13 @@ impl Mount {
         if spec.sharing.is_some() && spec.kind != MountType::Cache {
             return fail(format!("sharing not allowed for `{kind}` mounts"));
         }
-        if spec.env.is_some() && spec.kind != MountType::Secret {
-            return fail(format!("env not allowed for `{kind}` mounts"));
+        let given = |value: &Option<String>| value.as_ref().is_some_and(|value| !value.is_empty());
+        if given(&spec.source) && matches!(spec.kind, MountType::Ssh | MountType::Tmpfs) {
+            return fail(format!("source not allowed for `{kind}` mounts"));
         }
         if spec.kind != MountType::Secret {
             return Ok(());
         }
-        let given = |value: &Option<String>| value.as_ref().is_some_and(|value| !value.is_empty());
         if given(&spec.from) {
             return fail("secret mount should not have a from".to_owned());
         }
@@ -483,6 +483,8 @@ mod tests {
             ("type=secret,id=a,src=b", "both source and id"),
             ("type=secret,id=a,from=b", "should not have a from"),
             ("target=/x,sharing=shared", "sharing not allowed"),
+            ("type=ssh,source=a", "source not allowed for `ssh` mounts"),
+            ("type=tmpfs,target=/x,source=a", "source not allowed for `tmpfs` mounts"),
             ("a\"b", "a quote is out of place"),
             ("\"a", "a quote is out of place"),
         ] {

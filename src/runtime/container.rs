@@ -111,12 +111,14 @@ fn extra_mounts<'a>(
                     scratch.place(&format!("source{index}")).during_on(Step::Mount, path)?;
                 rootfs::mount_source(source, path, *read_only, &place)?
             }
-            SandboxMount::Tmpfs { size, mode, .. } => {
+            SandboxMount::Tmpfs { size, mode, read_only, .. } => {
                 let mode = format!("{mode:o}");
                 let size = size.map(|it| it.to_string());
                 let mut options = vec![("mode", mode.as_str())];
                 options.extend(size.as_deref().map(|size| ("size", size)));
-                let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                let mut flags =
+                    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, *read_only);
                 rootfs::new_mount("tmpfs", &options, flags).during_on(Step::Mount, target)?
             }
             SandboxMount::File { content, mode, uid, gid, .. } => scratch

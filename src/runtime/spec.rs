@@ -86,6 +86,8 @@ pub enum SandboxMount {
         size: Option<u64>,
         /// Permission bits of its root.
         mode: u32,
+        /// Refuses writes.
+        read_only: bool,
     },
     /// A read-only file in memory: secrets never touch the disk.
     File {

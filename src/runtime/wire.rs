@@ -204,7 +204,7 @@ wire! { enum
     }
     SandboxMount {
         0 Bind { source source, path path, target target, read_only read_only }
-        1 Tmpfs { target target, size size, mode mode }
+        1 Tmpfs { target target, size size, mode mode, read_only read_only }
         2 File { content content, target target, mode mode, uid uid, gid gid }
     }
     Network { 0 Host {} 1 None {} }

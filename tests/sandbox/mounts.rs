@@ -38,7 +38,7 @@ fn layer(env: &Env) {
 }
 
 fn tmpfs(target: &str) -> SandboxMount {
-    SandboxMount::Tmpfs { target: target.into(), size: None, mode: 0o755 }
+    SandboxMount::Tmpfs { target: target.into(), size: None, mode: 0o755, read_only: false }
 }
 
 fn no_trace(env: &Env) {

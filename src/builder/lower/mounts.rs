@@ -9,6 +9,8 @@ use crate::parser::{self, Diagnostic, Mount, MountSpec, MountType, Run, Span};
 
 /// Permissions of a secret's file, BuildKit's default.
 const SECRET_MODE: u32 = 0o400;
+/// Permissions of an agent's socket, BuildKit's default.
+const SSH_MODE: u32 = 0o600;
 /// Permissions of a cache's folder, BuildKit's default.
 const CACHE_MODE: u32 = 0o755;
 
@@ -19,7 +21,12 @@ impl Lowering<'_> {
         site: Site<'_>,
         run: &Run,
     ) -> Result<Vec<RunMount>, BuildError> {
-        run.mounts.iter().map(|mount| self.mount(state, site.place, mount)).collect()
+        let mut mounts = Vec::new();
+        for mount in &run.mounts {
+            let agents = mounts.iter().filter(|it: &&RunMount| it.is_ssh()).count();
+            mounts.push(self.mount(state, site.place, mount, agents)?);
+        }
+        Ok(mounts)
     }
 
     fn mount(
@@ -27,6 +34,7 @@ impl Lowering<'_> {
         state: &State,
         place: Place,
         mount: &Mount,
+        agents: usize,
     ) -> Result<RunMount, BuildError> {
         let escape = self.escape;
         let spec = mount.resolve(&mut |word| state.scope.expand(word, escape))?;
@@ -39,7 +47,7 @@ impl Lowering<'_> {
                 writable: !spec.read_only,
             },
             MountType::Cache => MountKind::Cache {
-                id: spec.id.clone().unwrap_or_else(|| target(state, &spec)),
+                id: given(spec.id.as_ref()).unwrap_or_else(|| target(state, &spec)),
                 sharing: match spec.sharing.unwrap_or_default() {
                     parser::Sharing::Shared => Sharing::Shared,
                     parser::Sharing::Private => Sharing::Private,
@@ -50,20 +58,25 @@ impl Lowering<'_> {
                 writable: !spec.read_only,
                 owner: owner(&spec, CACHE_MODE),
             },
-            MountType::Tmpfs => MountKind::Tmpfs { size: spec.size_bytes },
+            MountType::Tmpfs => MountKind::Tmpfs {
+                // As Docker: nothing is no limit.
+                size: spec.size_bytes.filter(|size| *size > 0),
+                writable: !spec.read_only,
+            },
             MountType::Secret => return Ok(secret(state, &spec)),
-            MountType::Ssh => {
-                let message = "`RUN --mount=type=ssh` is not supported yet";
-                return Err(Diagnostic::error("unsupported", span, message).into());
-            }
+            MountType::Ssh => return Ok(ssh(state, &spec, agents)),
         };
-        if spec.target.as_deref().unwrap_or_default().is_empty() {
-            let message = format!("a `{}` mount needs a target", spec.kind.name());
+        let target = target(state, &spec);
+        if target == "/" || given(spec.target.as_ref()).is_none() {
+            let message = match given(spec.target.as_ref()) {
+                Some(_) => "invalid mount target `/`".to_owned(),
+                None => format!("a `{}` mount needs a target", spec.kind.name()),
+            };
             return Err(Diagnostic::error("invalid-mount", span, message)
                 .with_hint("add `target=/path`")
                 .into());
         }
-        Ok(RunMount { target: target(state, &spec), kind })
+        Ok(RunMount { target, kind })
     }
 
     fn mount_tree(
@@ -73,11 +86,21 @@ impl Lowering<'_> {
         place: Place,
         span: Span,
     ) -> Result<Tree, BuildError> {
-        match spec.from.as_deref() {
-            Some(from) if !from.is_empty() => self.tree(from, place, span),
-            _ => Ok(default),
+        let Some(from) = given(spec.from.as_ref()) else { return Ok(default) };
+        // As BuildKit: unlike COPY's, it is no number.
+        if from.parse::<usize>().is_ok() && !self.options.named_contexts.contains_key(&from) {
+            let message = format!("`from={from}`: a mount names a stage, not its number");
+            return Err(Diagnostic::error("from", span, message)
+                .with_hint("give the stage a name: `FROM … AS name`")
+                .into());
         }
+        self.tree(&from, place, span)
     }
+}
+
+/// A value that is there and not empty.
+fn given(value: Option<&String>) -> Option<String> {
+    value.filter(|value| !value.is_empty()).cloned()
 }
 
 fn target(state: &State, spec: &MountSpec) -> String {
@@ -90,11 +113,10 @@ fn owner(spec: &MountSpec, mode: u32) -> (u32, u32, u32) {
 
 /// A secret is known by `id`, else by `source`, else by the last part of its target.
 fn secret(state: &State, spec: &MountSpec) -> RunMount {
-    let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-    let own_target = given(&spec.target);
+    let own_target = given(spec.target.as_ref());
     let last = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let id = given(&spec.id)
-        .or_else(|| given(&spec.source))
+    let id = given(spec.id.as_ref())
+        .or_else(|| given(spec.source.as_ref()))
         .or_else(|| own_target.as_ref().map(last))
         .unwrap_or_default();
     let path = match &own_target {
@@ -104,9 +126,23 @@ fn secret(state: &State, spec: &MountSpec) -> RunMount {
     let kind = MountKind::Secret {
         id,
         required: spec.required,
-        env: given(&spec.env),
+        env: given(spec.env.as_ref()),
         file: own_target.is_some() || spec.env.is_none(),
         owner: owner(spec, SECRET_MODE),
     };
     RunMount { target: path, kind }
+}
+
+/// An agent is known by its id alone. Sockets without a target are numbered.
+fn ssh(state: &State, spec: &MountSpec, agents: usize) -> RunMount {
+    let kind = MountKind::Ssh {
+        id: given(spec.id.as_ref()).unwrap_or_else(|| "default".to_owned()),
+        required: spec.required,
+        owner: owner(spec, SSH_MODE),
+    };
+    let target = match given(spec.target.as_ref()) {
+        Some(_) => target(state, spec),
+        None => format!("/run/buildkit/ssh_agent.{agents}"),
+    };
+    RunMount { target, kind }
 }

@@ -10,6 +10,9 @@ use crate::parser::{Command, Diagnostic, Run, Script, Word};
 /// Where here-documents that are scripts of their own lie while they run, as in BuildKit.
 const PIPES: &str = "/dev/pipes/";
 
+/// Where programs look for the socket of their agent.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
+
 impl Lowering<'_> {
     pub(super) fn run(
         &mut self,
@@ -27,9 +30,15 @@ impl Lowering<'_> {
         let mounts = self.mounts(state, site, run)?;
         let prefix = state.scope.history_prefix();
         let created_by = format!("RUN {prefix}{} # buildkit", argv.join(" "));
+        let mut env = state.scope.environment();
+        if let Some(agent) = mounts.iter().find(|mount| mount.is_ssh())
+            && state.scope.get(AGENT_VARIABLE).is_none()
+        {
+            env.push(format!("{AGENT_VARIABLE}={}", agent.target));
+        }
         let op = RunOp {
             argv,
-            env: state.scope.environment(),
+            env,
             hidden_env: state.scope.undeclared_proxies(&self.options.build_args),
             cwd: state.working_dir().to_owned(),
             user: state.config.config.user.clone(),

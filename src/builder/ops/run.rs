@@ -16,7 +16,11 @@ use crate::runtime::{
     ExecSpec, ExitStatus, Network, Resource, SandboxError, SandboxMount, Security, Stdin, Ulimit,
 };
 use crate::snapshot::View;
+use crate::ssh::Forward;
 use crate::store::StagedLayer;
+
+/// The name of an agent's socket in its folder.
+const SOCKET: &str = "agent";
 
 pub(super) fn execute(work: &Work<'_>, op: &RunOp, staged: &StagedLayer) -> Result<(), BuildError> {
     let mut held = Held::default();
@@ -51,6 +55,7 @@ pub(super) fn execute(work: &Work<'_>, op: &RunOp, staged: &StagedLayer) -> Resu
 struct Held {
     layers: Vec<StagedLayer>,
     locks: Vec<File>,
+    agents: Vec<Forward>,
     env: Vec<String>,
 }
 
@@ -114,11 +119,13 @@ fn sandbox_mount(
         }
         MountKind::Cache { id, sharing, from, source, writable, owner } => {
             let dir = cache_dir(work, id, *sharing, (*from, source), *owner, held)?;
-            let (source, path) = (Overlay::directory(dir), PathBuf::new());
+            // Without anything to fill it with, `source` is a part of the cache itself.
+            let part = if *from == Tree::Scratch { source.trim_start_matches('/') } else { "" };
+            let (source, path) = (Overlay::directory(dir), PathBuf::from(part));
             Some(SandboxMount::Bind { source, path, target, read_only: !writable })
         }
-        MountKind::Tmpfs { size } => {
-            Some(SandboxMount::Tmpfs { target, size: *size, mode: 0o1777 })
+        MountKind::Tmpfs { size, writable } => {
+            Some(SandboxMount::Tmpfs { target, size: *size, mode: 0o1777, read_only: !writable })
         }
         MountKind::Secret { id, required, env, file, owner: (mode, uid, gid) } => {
             let Some(content) = work.services.secrets.read(id)? else {
@@ -129,6 +136,19 @@ fn sandbox_mount(
             }
             let (mode, uid, gid) = (*mode, *uid, *gid);
             file.then_some(SandboxMount::File { content, target, mode, uid, gid })
+        }
+        MountKind::Ssh { id, required, owner } => {
+            let Some(agent) = work.services.ssh.socket(id) else {
+                return if *required { Err(BuildError::NoSsh(id.clone())) } else { Ok(None) };
+            };
+            // Its folder is mica's alone: nobody on the host reaches the socket, whoever owns it.
+            let layer = work.services.store.stage_layer()?;
+            let dir = layer.fs();
+            held.layers.push(layer);
+            let forward = Forward::listen(&dir, SOCKET, *owner, agent);
+            held.agents.push(forward.map_err(|source| BuildError::Ssh { id: id.clone(), source })?);
+            let source = Overlay::directory(dir);
+            Some(SandboxMount::Bind { source, path: SOCKET.into(), target, read_only: true })
         }
     })
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::builder::{self, NamedContext, Secret, Secrets};
 use crate::cli::CliError;
 use crate::runtime::Resource;
+use crate::ssh::Agents;
 
 /// `NAME=VALUE`; without a value it is empty.
 pub(super) fn pair(text: &str) -> (String, String) {
@@ -123,6 +124,28 @@ fn secret(text: &str) -> Result<(String, Secret), CliError> {
         _ => return Err(wrong("it comes from a file (src=FILE) or from a variable (env=NAME)")),
     };
     Ok((id, secret))
+}
+
+/// `ID[=SOCKET]`, `ID=KEY[,KEY…]`; without either, the agent that the environment names.
+pub(super) fn ssh(given: &[String]) -> Result<Agents, CliError> {
+    let mut agents = Agents::default();
+    // As Docker: what a script leaves empty is nothing.
+    for text in given.iter().filter(|text| !text.is_empty()) {
+        let (id, paths) = text.split_once('=').unwrap_or((text, ""));
+        let id = if id.is_empty() { "default" } else { id };
+        let mut paths: Vec<PathBuf> =
+            paths.split(',').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+        if paths.is_empty() {
+            let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
+            let socket = socket.ok_or_else(|| {
+                let why = "no agent is running: SSH_AUTH_SOCK is not set";
+                CliError::Usage(format!("`--ssh {}`: {why}", id.escape_debug()))
+            })?;
+            paths.push(socket.into());
+        }
+        agents.add(id, &paths)?;
+    }
+    Ok(agents)
 }
 
 /// `HOST:IP` or `HOST=IP`.
