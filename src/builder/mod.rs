@@ -15,6 +15,7 @@ pub mod ignore;
 mod lower;
 mod ops;
 pub mod progress;
+mod redact;
 mod scheduler;
 mod secrets;
 mod snapshot;

@@ -10,10 +10,12 @@ use super::{Work, glob_escape};
 use crate::builder::BuildError;
 use crate::builder::graph::{MountKind, RunMount, RunOp, Sharing, Tree};
 use crate::builder::progress::Event;
+use crate::builder::redact::{self, Redactor};
 use crate::cache::KeyHasher;
 use crate::mount::Overlay;
 use crate::runtime::{
-    ExecSpec, ExitStatus, Network, Resource, SandboxError, SandboxMount, Security, Stdin, Ulimit,
+    ExecSpec, ExitStatus, Network, Resource, SandboxError, SandboxMount, Security, Stdin, Stream,
+    Ulimit,
 };
 use crate::snapshot::View;
 use crate::ssh::Forward;
@@ -25,11 +27,27 @@ const SOCKET: &str = "agent";
 pub(super) fn execute(work: &Work<'_>, op: &RunOp, staged: &StagedLayer) -> Result<(), BuildError> {
     let mut held = Held::default();
     let spec = spec(work, op, staged, &mut held)?;
-    let mut output = |_, bytes: &[u8]| {
+    let show = |bytes: &[u8]| {
         work.services.progress.event(&Event::Output { vertex: work.id, bytes });
     };
+    let redactor = Redactor::new(held.secrets.iter().map(Vec::as_slice));
+    let [mut stdout, mut stderr] = [redact::Held::default(), redact::Held::default()];
+    let mut output = |stream, bytes: &[u8]| {
+        if redactor.is_empty() {
+            return show(bytes);
+        }
+        let held = if stream == Stream::Stdout { &mut stdout } else { &mut stderr };
+        match redactor.pass(held, bytes) {
+            shown if shown.is_empty() => {}
+            shown => show(&shown),
+        }
+    };
+    let ended = work.services.sandbox.run(&spec, &mut output, work.services.cancel);
+    for rest in [stdout.finish(), stderr.finish()].iter().filter(|rest| !rest.is_empty()) {
+        show(rest);
+    }
     let step = || work.vertex.name.clone();
-    match work.services.sandbox.run(&spec, &mut output, work.services.cancel) {
+    match ended {
         Ok(status) if status.success() => Ok(()),
         Ok(_) | Err(SandboxError::Cancelled) if work.services.cancel.is_cancelled() => {
             Err(BuildError::Cancelled)
@@ -39,10 +57,7 @@ pub(super) fn execute(work: &Work<'_>, op: &RunOp, staged: &StagedLayer) -> Resu
             // The command's own fault, as a shell would tell it.
             code @ (126 | 127) => {
                 let text = err.to_string();
-                work.services.progress.event(&Event::Output {
-                    vertex: work.id,
-                    bytes: format!("{text}\n").as_bytes(),
-                });
+                show(format!("{text}\n").as_bytes());
                 Err(BuildError::Run { step: step(), status: ExitStatus::Code(code) })
             }
             _ => Err(BuildError::Sandbox { step: step(), source: err }),
@@ -57,6 +72,8 @@ struct Held {
     locks: Vec<File>,
     agents: Vec<Forward>,
     env: Vec<String>,
+    /// Values that are not to be shown.
+    secrets: Vec<Vec<u8>>,
 }
 
 fn spec(
@@ -131,6 +148,7 @@ fn sandbox_mount(
             let Some(content) = work.services.secrets.read(id)? else {
                 return if *required { Err(BuildError::NoSecret(id.clone())) } else { Ok(None) };
             };
+            held.secrets.push(content.clone());
             if let Some(name) = env {
                 held.env.push(format!("{name}={}", String::from_utf8_lossy(&content)));
             }
