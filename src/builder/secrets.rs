@@ -1,11 +1,15 @@
 //! What `--secret` gives to RUN steps. Values are read when a step asks for them and kept nowhere.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 
 use super::BuildError;
 use crate::snapshot::SnapshotError;
+
+/// More is no secret: as BuildKit.
+const MAX_BYTES: u64 = 500 << 10;
 
 /// Where the value of a secret comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,13 +39,22 @@ impl FromIterator<(String, Secret)> for Secrets {
 impl Secrets {
     /// The value of a secret; `None` for one that was not given.
     pub(super) fn read(&self, id: &str) -> Result<Option<Vec<u8>>, BuildError> {
-        match self.0.get(id) {
-            None => Ok(None),
-            Some(Secret::Value(value)) => Ok(Some(value.clone())),
-            Some(Secret::File(path)) => fs::read(path).map(Some).map_err(|source| {
-                let (action, path) = ("read the secret's file", path.clone());
-                SnapshotError::Io { action, path, source }.into()
-            }),
+        let path = match self.0.get(id) {
+            None => return Ok(None),
+            Some(Secret::Value(value)) => return Ok(Some(value.clone())),
+            Some(Secret::File(path)) => path,
+        };
+        let failed = |source| {
+            let (action, path) = ("read the secret's file", path.clone());
+            BuildError::from(SnapshotError::Io { action, path, source })
+        };
+        let mut value = Vec::new();
+        let file = File::open(path).map_err(failed)?;
+        file.take(MAX_BYTES + 1).read_to_end(&mut value).map_err(failed)?;
+        if value.len() as u64 > MAX_BYTES {
+            let why = "it has more than 500 KiB, and is no secret";
+            return Err(failed(std::io::Error::other(why)));
         }
+        Ok(Some(value))
     }
 }

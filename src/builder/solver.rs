@@ -106,7 +106,7 @@ impl<'a> Solver<'a> {
     /// Keys of all vertices, inputs first.
     fn plan(&self, order: &[VertexId]) -> Result<Plan, BuildError> {
         let mut plan = Plan::new();
-        let mut first_with: HashMap<CacheKey, VertexId> = HashMap::new();
+        let mut first_with: HashMap<(CacheKey, bool), VertexId> = HashMap::new();
         let nothing = Results::default();
         let inputs = Inputs::new(self.contexts, &nothing);
         for &id in order {
@@ -129,7 +129,7 @@ impl<'a> Solver<'a> {
                 }
             }
             let key = key.finish();
-            let same_as = *first_with.entry(key).or_insert(id);
+            let same_as = *first_with.entry((key, vertex.no_cache)).or_insert(id);
             let fresh = vertex.no_cache || vertex.inputs().any(|input| plan[&input].fresh);
             plan.insert(id, Planned { key, same_as, fresh, contexts });
         }
@@ -256,14 +256,16 @@ impl<'a> Solver<'a> {
                 self.tell_found(id, vertex);
                 return Ok(found);
             }
-            if services.cache.get(self.op_key("seen", id).finish()).is_some()
-                && let Some(found) =
-                    self.lookup(self.content_key(id, &root, results, &planned.contexts)?)?
-            {
-                self.tell_found(id, vertex);
-                self.made(Made::new(id, planned, root, results, &found, lock))?;
-                return Ok(found);
-            }
+        }
+        // What is made of something that was done anew may come out the same.
+        if !vertex.no_cache
+            && services.cache.get(self.op_key("seen", id).finish()).is_some()
+            && let Some(found) =
+                self.lookup(self.content_key(id, &root, results, &planned.contexts)?)?
+        {
+            self.tell_found(id, vertex);
+            self.made(Made::new(id, planned, root, results, &found, lock))?;
+            return Ok(found);
         }
         let started = Instant::now();
         services.progress.event(&Event::Started { vertex: id, name: &vertex.name });

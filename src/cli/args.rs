@@ -19,6 +19,7 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Build an image from a Dockerfile
+    #[command(args_override_self = true)]
     Build(Box<BuildArgs>),
     /// Run a command in a new container of an image, in the foreground
     Run(Box<RunArgs>),
@@ -109,6 +110,9 @@ pub(super) struct BuildArgs {
     /// Run every step anew
     #[arg(long)]
     pub no_cache: bool,
+    /// Run the steps of these stages anew
+    #[arg(long, value_name = "STAGE[,STAGE]", conflicts_with = "no_cache")]
+    pub no_cache_filter: Vec<String>,
     /// Add a label to the image
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,
@@ -151,6 +155,8 @@ pub(super) struct BuildArgs {
     /// How many steps run at once
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,
+    #[command(flatten)]
+    pub docker: super::build::docker::DockerFlags,
     /// Write the image's ID to a file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,

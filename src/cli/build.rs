@@ -1,7 +1,9 @@
 //! `mica build`: from the words of the command line to a [`BuildRequest`].
 
+mod credentials;
 mod csv;
 mod deliver;
+pub(super) mod docker;
 mod flags;
 mod input;
 mod outputs;
@@ -40,14 +42,14 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     if parsed.diagnostics.iter().any(|found| found.severity == Severity::Error) {
         return Err(CliError::Dockerfile { file, text, found: parsed.diagnostics });
     }
-    let build_args = flags::build_args(&args.build_arg, args.source_date_epoch.as_deref());
+    let build_args = flags::build_args(&args.build_arg, args.source_date_epoch.as_deref())?;
     let request = BuildRequest {
         dockerfile: parsed.dockerfile,
         contexts,
         epoch: flags::epoch(&build_args)?,
         options: options(args, build_args, named.names)?,
     };
-    let (secrets, agents) = (flags::secrets(&args.secret)?, flags::ssh(&args.ssh)?);
+    let (secrets, agents) = (credentials::secrets(&args.secret)?, credentials::ssh(&args.ssh)?);
     let result = {
         let progress = Drawing::new(args.progress, args.quiet);
         let sandbox = NamespaceSandbox::new()
@@ -132,6 +134,7 @@ fn options(
     build_args: builder::BuildArgs,
     named_contexts: std::collections::HashMap<String, NamedContext>,
 ) -> Result<Options, CliError> {
+    args.docker.check()?;
     Ok(Options {
         target: args.target.clone(),
         build_args,
@@ -139,10 +142,12 @@ fn options(
         named_contexts,
         platform: platform(args)?,
         no_cache: args.no_cache,
+        no_cache_filter: flags::stages(&args.no_cache_filter),
         network: args.network != NetworkArg::None,
-        allow: args.allow.iter().cloned().collect(),
-        hosts: args.add_host.iter().map(|host| flags::host(host)).collect::<Result<_, _>>()?,
-        shm_size: args.shm_size.as_deref().map(flags::bytes).transpose()?,
+        host_network: args.network == NetworkArg::Host,
+        allow: flags::allowed(&args.allow)?,
+        hosts: flags::hosts(&args.add_host)?,
+        shm_size: args.shm_size.as_deref().map(flags::bytes).transpose()?.flatten(),
         ulimits: args.ulimit.iter().map(|limit| flags::ulimit(limit)).collect::<Result<_, _>>()?,
     })
 }

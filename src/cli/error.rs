@@ -44,6 +44,14 @@ pub(super) enum CliError {
     /// An agent or key of `--ssh` that cannot be had.
     #[error("`--ssh`: {0}")]
     Ssh(#[from] crate::ssh::SshError),
+    /// A flag of Docker's that mica does not have.
+    #[error("`{flag}` is not supported: {why}")]
+    Unsupported {
+        /// Which.
+        flag: &'static str,
+        /// What to know about it.
+        why: &'static str,
+    },
     /// A command line that makes no sense.
     #[error("{0}")]
     Usage(String),

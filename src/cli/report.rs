@@ -46,9 +46,10 @@ pub(super) fn error(err: &CliError) -> ExitCode {
     ui::say(&format!("error: {}", chain(err)));
     hint(hint_of(err).as_deref());
     match err {
-        CliError::Usage(_) | CliError::Reference(_) | CliError::Settings(_) => {
-            ExitCode::from(USAGE)
-        }
+        CliError::Usage(_)
+        | CliError::Unsupported { .. }
+        | CliError::Reference(_)
+        | CliError::Settings(_) => ExitCode::from(USAGE),
         CliError::Sandbox(err) => ExitCode::from(err.exit_code()),
         _ => ExitCode::from(FAILED),
     }

@@ -412,13 +412,13 @@ fn number(text: &str, radix: u32) -> Option<u32> {
     u32::from_str_radix(text, radix).ok().filter(|_| !text.starts_with('+'))
 }
 
-/// A size like `64m`, `1.5GiB` or `4096`, in bytes; units are powers of 1024.
-fn size(text: &str) -> Option<u64> {
+/// A size like `64m`, `1.5GiB`, `1 kB` or `4096`, in bytes; units are powers of 1024.
+pub fn size(text: &str) -> Option<u64> {
     let digits = text.find(|ch: char| !ch.is_ascii_digit() && ch != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let unit = unit.trim_start().to_ascii_lowercase();
-    let power = match unit.trim_end_matches('b').trim_end_matches('i') {
-        "" => 0,
+    let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
+    let power = match unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit) {
+        "" if unit != "ib" => 0,
         "k" => 1,
         "m" => 2,
         "g" => 3,
@@ -461,6 +461,29 @@ mod tests {
         assert_eq!(resolve("type=tmpfs,target=/t,size=1.5k").unwrap().size_bytes, Some(1536));
         assert_eq!(resolve("\"target=/a,b\",ro").unwrap().target.as_deref(), Some("/a,b"));
         assert_eq!(resolve("type=secret,id=a,env=A").unwrap().env.as_deref(), Some("A"));
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, expected) in [
+            ("64", Some(64)),
+            ("64b", Some(64)),
+            ("1k", Some(1024)),
+            ("2MB", Some(2 << 20)),
+            ("1 GiB", Some(1 << 30)),
+            ("1.5m", Some(3 << 19)),
+            ("0", Some(0)),
+            ("", None),
+            ("x", None),
+            ("-1", None),
+            ("1bb", None),
+            ("1ib", None),
+            ("1  k", None),
+            ("1kk", None),
+            ("99999999999999999p", None),
+        ] {
+            assert_eq!(size(text), expected, "{text}");
+        }
     }
 
     #[test]

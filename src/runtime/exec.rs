@@ -25,7 +25,11 @@ impl Command {
         };
         let mut env = Vec::with_capacity(spec.env.len() + 1);
         for (key, value) in &spec.env {
-            env.push(joined(&[key, OsStr::new("="), value])?);
+            // The value may be a secret: it is not told.
+            let pair = joined(&[key, OsStr::new("="), value]);
+            env.push(pair.map_err(|_| SetupError::Invalid {
+                reason: format!("the variable `{}` has a NUL byte in it", key.to_string_lossy()),
+            })?);
         }
         if !spec.env.iter().any(|(key, _)| key == "HOME") {
             env.push(joined(&[OsStr::new("HOME="), OsStr::new(&user.home)])?);

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -35,8 +35,8 @@ pub(super) struct KeyAgent {
 }
 
 impl KeyAgent {
-    /// Starts an agent that has the keys in these files.
-    pub(super) fn start(keys: &[PathBuf]) -> Result<Self, SshError> {
+    /// Starts an agent that has the keys in these files; `ask` says whether there is a terminal.
+    pub(super) fn start(keys: &[PathBuf], ask: bool) -> Result<Self, SshError> {
         let failed = |err: std::io::Error| SshError::Start { reason: err.to_string() };
         let dir = tempfile::Builder::new().prefix("mica-ssh-").tempdir().map_err(failed)?;
         let mut process = Command::new("ssh-agent")
@@ -61,7 +61,7 @@ impl KeyAgent {
         let dir = dir.keep();
         let agent = Self { socket: dir.join(SOCKET), process, alive };
         for key in keys {
-            load(&dir, key)?;
+            load(&dir, key, ask)?;
         }
         Ok(agent)
     }
@@ -81,7 +81,7 @@ impl Drop for KeyAgent {
 
 /// Loads a key from standard input, where nobody asks for a passphrase and for permissions; then,
 /// with somebody to ask, from its file.
-fn load(dir: &Path, key: &Path) -> Result<(), SshError> {
+fn load(dir: &Path, key: &Path, ask: bool) -> Result<(), SshError> {
     let content = read(key)?;
     let refused = |reason: String| SshError::Key { path: key.to_owned(), reason };
     if !content.windows(BEGIN.len()).any(|part| part == BEGIN) {
@@ -97,7 +97,7 @@ fn load(dir: &Path, key: &Path) -> Result<(), SshError> {
     if output.status.success() {
         return Ok(());
     }
-    if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+    if ask {
         let path = std::path::absolute(key).unwrap_or_else(|_| key.to_owned());
         let mut add = ssh_add(dir, path.as_os_str());
         add.stdin(Stdio::inherit()).stderr(Stdio::inherit());

@@ -94,11 +94,11 @@ impl SshError {
 
 impl Agents {
     /// Adds the agent that `id` stands for: the one socket among `paths`, or a new agent with the keys
-    /// in these files. A passphrase is asked for on the terminal.
+    /// in these files. Passphrases are asked for on the terminal if `ask` says that there is one.
     ///
     /// # Errors
     /// [`SshError`]: a path that leads to neither, keys that cannot be loaded, an id that is taken.
-    pub fn add(&mut self, id: &str, paths: &[PathBuf]) -> Result<(), SshError> {
+    pub fn add(&mut self, id: &str, paths: &[PathBuf], ask: bool) -> Result<(), SshError> {
         if self.0.contains_key(id) {
             return Err(SshError::Duplicate(id.to_owned()));
         }
@@ -115,7 +115,7 @@ impl Agents {
         }
         let agent = match (sockets.as_slice(), paths) {
             ([socket], [_]) => Agent::Socket((*socket).clone()),
-            ([], [_, ..]) => Agent::Keys(KeyAgent::start(paths)?),
+            ([], [_, ..]) => Agent::Keys(KeyAgent::start(paths, ask)?),
             _ => return Err(SshError::Mixed(id.to_owned())),
         };
         self.0.insert(id.to_owned(), agent);

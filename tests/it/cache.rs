@@ -29,6 +29,38 @@ fn redone(env: &TestEnv, context: &Path, args: &[&str]) -> Vec<String> {
 const STEPS: &str = "FROM base\nCOPY a /a\nRUN cat /a >/from-a\nCOPY b /b\nRUN cat /b >/from-b\nENV X=1\nRUN echo $X >/x\n";
 
 #[test]
+fn a_filter_runs_the_steps_of_its_stages_anew() {
+    let Some(env) = with_base() else { return };
+    let context = env.dockerfile(
+        "FROM base AS one\nRUN echo >/one\nFROM base AS Two\nRUN cat /proc/uptime >/two\n\
+         FROM base AS three\nRUN echo >/three\nFROM base\nCOPY --from=one /one /\n\
+         COPY --from=two /two /\nCOPY --from=three /three /\n",
+    );
+    env.id_of(&context, &[]);
+    let done = |args: &[&str]| {
+        let ran = env.build(&context, args);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let done =
+            ran.stderr.lines().filter_map(|line| line.split_once(" DONE")?.0.strip_prefix('#'));
+        let name = |number: &str| {
+            let start = format!("#{number} [");
+            let line = ran.stderr.lines().find_map(|line| line.strip_prefix(&start));
+            line.expect("a name").split('/').next().expect("a part").to_owned()
+        };
+        let mut lines: Vec<String> = done.map(name).collect();
+        lines.sort();
+        lines.join(" ")
+    };
+    assert_eq!(done(&[]), "");
+    // Made anew, and the same as before: what is made of it is not.
+    assert_eq!(done(&["--no-cache-filter", "one"]), "one 2");
+    assert_eq!(done(&["--no-cache-filter=TWO,three"]), "stage-3 3 stage-3 4 three 2 two 2");
+    assert_eq!(done(&["--no-cache-filter", "nobody"]), "");
+    let both = env.build(&context, &["--no-cache", "--no-cache-filter", "one"]);
+    assert_eq!(both.code, Some(2), "{}", both.stderr);
+}
+
+#[test]
 fn a_second_build_runs_nothing() {
     let Some(env) = with_base() else { return };
     let context = env.context(&[("Dockerfile", STEPS), ("a", "A"), ("b", "B")]);

@@ -369,17 +369,17 @@ fn flags_that_make_no_sense() {
 
     error: `--secret`: it has no id
 
-    error: `--add-host no-address`: write it as HOST:IP
+    error: `--add-host no-address`: write it as HOST:IP or HOST=IP
 
-    error: `--ulimit nope=1`: write it like nofile=1024:2048
+    error: `--ulimit nope=1`: write it like nofile=1024:2048, the second not below the first
 
     error: `big` is no size: write it like 64m
 
     error: unexpected argument '--no-such-flag' found
 
-      tip: to pass '--no-such-flag' as a value, use '-- --no-such-flag'
+      tip: a similar argument exists: '--no-cache-filter'
 
-    Usage: mica build [OPTIONS] <PATH>
+    Usage: mica build --no-cache-filter <STAGE[,STAGE]> <PATH>
 
     For more information, try '--help'.
     ");

@@ -65,8 +65,12 @@ pub struct Options {
     pub platform: Platform,
     /// Whether every step is to be done anew.
     pub no_cache: bool,
+    /// The stages whose steps are to be done anew, by name or number.
+    pub no_cache_filter: Vec<String>,
     /// Whether RUN steps have a network where the Dockerfile does not say.
     pub network: bool,
+    /// Whether the caller wants the host's network, which the Dockerfile may then name, too.
+    pub host_network: bool,
     /// What the Dockerfile may ask for: `network.host`, `security.insecure`.
     pub allow: BTreeSet<String>,
     /// Host names for RUN steps.
@@ -86,7 +90,9 @@ impl Default for Options {
             named_contexts: HashMap::new(),
             platform: Platform::host(),
             no_cache: false,
+            no_cache_filter: Vec::new(),
             network: true,
+            host_network: false,
             allow: BTreeSet::new(),
             hosts: Vec::new(),
             shm_size: None,
@@ -439,9 +445,19 @@ impl Lowering<'_> {
             root: state.root,
             name: self.step_name(site),
             span: Some(site.span()),
-            no_cache: self.options.no_cache,
+            no_cache: self.options.no_cache || self.is_filtered(site.place.stage),
         });
         state.root = Some(id);
+    }
+
+    /// Whether `--no-cache-filter` names a stage.
+    fn is_filtered(&self, stage: usize) -> bool {
+        let filter = &self.options.no_cache_filter;
+        let named = self.stages.all[stage].name.as_ref();
+        filter.iter().any(|filter| {
+            named.is_some_and(|name| name.eq_ignore_ascii_case(filter))
+                || filter.parse() == Ok(stage)
+        })
     }
 
     /// `[build 2/5] RUN make`, as BuildKit names steps.

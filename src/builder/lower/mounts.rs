@@ -39,44 +39,64 @@ impl Lowering<'_> {
         let escape = self.escape;
         let spec = mount.resolve(&mut |word| state.scope.expand(word, escape))?;
         let span = mount.word.span;
+        let mount = match spec.kind {
+            MountType::Secret => secret(state, &spec),
+            MountType::Ssh => ssh(state, &spec, agents),
+            MountType::Bind | MountType::Cache | MountType::Tmpfs => {
+                let kind = self.folder(state, place, &spec, span)?;
+                RunMount { target: target(state, &spec), kind }
+            }
+        };
+        if mount.target == "/" {
+            let message = "invalid mount target `/`";
+            return Err(Diagnostic::error("invalid-mount", span, message)
+                .with_hint("add `target=/path`: a mount cannot hide the whole image")
+                .into());
+        }
+        Ok(mount)
+    }
+
+    fn folder(
+        &mut self,
+        state: &State,
+        place: Place,
+        spec: &MountSpec,
+        span: Span,
+    ) -> Result<MountKind, BuildError> {
         let source = absolute("/", spec.source.as_deref().unwrap_or("/"));
-        let kind = match spec.kind {
-            MountType::Bind => MountKind::Bind {
-                from: self.mount_tree(&spec, Tree::Context(0), place, span)?,
-                source,
-                writable: !spec.read_only,
-            },
+        Ok(match spec.kind {
             MountType::Cache => MountKind::Cache {
-                id: given(spec.id.as_ref()).unwrap_or_else(|| target(state, &spec)),
+                id: self.cache_id(state, spec),
                 sharing: match spec.sharing.unwrap_or_default() {
                     parser::Sharing::Shared => Sharing::Shared,
                     parser::Sharing::Private => Sharing::Private,
                     parser::Sharing::Locked => Sharing::Locked,
                 },
-                from: self.mount_tree(&spec, Tree::Scratch, place, span)?,
+                from: self.mount_tree(spec, Tree::Scratch, place, span)?,
                 source,
                 writable: !spec.read_only,
-                owner: owner(&spec, CACHE_MODE),
+                owner: owner(spec, CACHE_MODE),
             },
             MountType::Tmpfs => MountKind::Tmpfs {
                 // As Docker: nothing is no limit.
                 size: spec.size_bytes.filter(|size| *size > 0),
                 writable: !spec.read_only,
             },
-            MountType::Secret => return Ok(secret(state, &spec)),
-            MountType::Ssh => return Ok(ssh(state, &spec, agents)),
-        };
-        let target = target(state, &spec);
-        if target == "/" || given(spec.target.as_ref()).is_none() {
-            let message = match given(spec.target.as_ref()) {
-                Some(_) => "invalid mount target `/`".to_owned(),
-                None => format!("a `{}` mount needs a target", spec.kind.name()),
-            };
-            return Err(Diagnostic::error("invalid-mount", span, message)
-                .with_hint("add `target=/path`")
-                .into());
+            _ => MountKind::Bind {
+                from: self.mount_tree(spec, Tree::Context(0), place, span)?,
+                source,
+                writable: !spec.read_only,
+            },
+        })
+    }
+
+    /// The id of a cache, apart from those of other namespaces.
+    fn cache_id(&self, state: &State, spec: &MountSpec) -> String {
+        let id = given(spec.id.as_ref()).unwrap_or_else(|| target(state, spec));
+        match given(self.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS")) {
+            Some(namespace) => format!("{namespace}/{id}"),
+            None => id,
         }
-        Ok(RunMount { target, kind })
     }
 
     fn mount_tree(
@@ -108,7 +128,7 @@ fn target(state: &State, spec: &MountSpec) -> String {
 }
 
 fn owner(spec: &MountSpec, mode: u32) -> (u32, u32, u32) {
-    (spec.mode.unwrap_or(mode), spec.uid.unwrap_or(0), spec.gid.unwrap_or(0))
+    (spec.mode.unwrap_or(mode) & 0o7777, spec.uid.unwrap_or(0), spec.gid.unwrap_or(0))
 }
 
 /// A secret is known by `id`, else by `source`, else by the last part of its target.

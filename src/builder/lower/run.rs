@@ -1,6 +1,7 @@
 //! RUN: from the instruction to a [`RunOp`].
 
 use super::config::in_shell;
+use super::scope;
 use super::state::State;
 use super::{Lowering, Site};
 use crate::builder::BuildError;
@@ -39,7 +40,7 @@ impl Lowering<'_> {
         let op = RunOp {
             argv,
             env,
-            hidden_env: state.scope.undeclared_proxies(&self.options.build_args),
+            hidden_env: scope::proxies(&self.options.build_args),
             cwd: state.working_dir().to_owned(),
             user: state.config.config.user.clone(),
             network,
@@ -58,7 +59,7 @@ impl Lowering<'_> {
 
     fn hostname(&self) -> String {
         let given = self.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
-        given.map_or("buildkitsandbox", String::as_str).to_owned()
+        given.filter(|name| !name.is_empty()).map_or("buildkitsandbox", String::as_str).to_owned()
     }
 
     /// Whether the step has a network.
@@ -67,6 +68,7 @@ impl Lowering<'_> {
         match state.scope.expand(word, self.escape)?.as_str() {
             "" | "default" => Ok(self.options.network),
             "none" => Ok(false),
+            "host" if self.options.host_network => Ok(true),
             "host" => self.allowed("network.host", word).map(|()| true),
             other => Err(Diagnostic::error(
                 "network",

@@ -9,6 +9,9 @@ use crate::parser::{Diagnostic, Heredoc, Word};
 /// The proxy variables that every RUN may have without an ARG. Both cases count.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
+/// Arguments that are read by who scans an image, and never variables of a stage.
+const FOR_SCANNERS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
 /// The values of `--build-arg`, by name.
 pub type BuildArgs = BTreeMap<String, String>;
 
@@ -66,7 +69,9 @@ impl Scope {
             Some((_, old)) => *old = value.map(str::to_owned),
             None => self.args.push((name.to_owned(), value.map(str::to_owned))),
         }
-        if let Some(value) = value {
+        if let Some(value) = value
+            && !FOR_SCANNERS.contains(&name)
+        {
             self.set(name, value);
         }
     }
@@ -87,22 +92,6 @@ impl Scope {
         };
         let args: String = self.args.iter().map(effective).collect();
         format!("|{} {args}", self.args.len())
-    }
-
-    /// The proxies that were given, as `NAME=value` and in both cases, as programs look for either;
-    /// without those that an ARG declares or an ENV sets.
-    pub(super) fn undeclared_proxies(&self, given: &BuildArgs) -> Vec<String> {
-        let mut proxies = Vec::new();
-        for proxy in PROXIES {
-            let found = given.iter().find(|(name, _)| name.eq_ignore_ascii_case(proxy));
-            let Some((_, value)) = found else { continue };
-            for name in [proxy.to_owned(), proxy.to_lowercase()] {
-                if self.get(&name).is_none() {
-                    proxies.push(format!("{name}={value}"));
-                }
-            }
-        }
-        proxies
     }
 
     /// Expands a word to one text.
@@ -137,6 +126,18 @@ impl Scope {
     }
 }
 
+/// The proxies that were given, as `NAME=value` and in both cases, as programs look for either. They
+/// win over what ENV says, and are part of no key: where an ARG declares one, that is.
+pub(super) fn proxies(given: &BuildArgs) -> Vec<String> {
+    let mut proxies = Vec::new();
+    for proxy in PROXIES {
+        let found = given.iter().rfind(|(name, _)| name.eq_ignore_ascii_case(proxy));
+        let Some((_, value)) = found.filter(|(_, value)| !value.is_empty()) else { continue };
+        proxies.extend([format!("{proxy}={value}"), format!("{}={value}", proxy.to_lowercase())]);
+    }
+    proxies
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,15 +156,12 @@ mod tests {
 
     #[test]
     fn proxies_need_no_declaration() {
-        let given: BuildArgs = [("http_proxy", "p"), ("NO_PROXY", "n"), ("X", "y")]
-            .map(|(k, v)| (k.into(), v.into()))
-            .into();
-        let mut scope = Scope::default();
+        let given: BuildArgs =
+            [("http_proxy", "p"), ("NO_PROXY", "n"), ("ftp_proxy", ""), ("X", "y")]
+                .map(|(k, v)| (k.into(), v.into()))
+                .into();
         let all = ["HTTP_PROXY=p", "http_proxy=p", "NO_PROXY=n", "no_proxy=n"];
-        assert_eq!(scope.undeclared_proxies(&given), all);
-        scope.declare("NO_PROXY", Some("n"));
-        scope.declare("no_proxy", Some("n"));
-        assert_eq!(scope.undeclared_proxies(&given), all[..2]);
+        assert_eq!(proxies(&given), all);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::copy::copy_tree;
@@ -71,7 +72,7 @@ struct Held {
     layers: Vec<StagedLayer>,
     locks: Vec<File>,
     agents: Vec<Forward>,
-    env: Vec<String>,
+    env: Vec<(OsString, OsString)>,
     /// Values that are not to be shown.
     secrets: Vec<Vec<u8>>,
 }
@@ -87,6 +88,8 @@ fn spec(
     for mount in &op.mounts {
         mounts.extend(sandbox_mount(work, mount, held)?);
     }
+    // As BuildKit: what is mounted deeper is not hidden by what is mounted above it.
+    mounts.sort_by_key(|mount| mount.target().components().count());
     if let Some((path, text)) = &op.script {
         mounts.push(SandboxMount::File {
             content: text.clone().into_bytes(),
@@ -109,7 +112,7 @@ fn spec(
         rootfs,
         mounts,
         argv: op.argv.iter().map(OsString::from).collect(),
-        env: op.env.iter().chain(&op.hidden_env).chain(&held.env).map(pair).collect(),
+        env: environment(op.env.iter().chain(&op.hidden_env).map(pair).chain(held.env.drain(..))),
         cwd: PathBuf::from(&op.cwd),
         user: op.user.clone(),
         network: if op.network { Network::Host } else { Network::None },
@@ -121,6 +124,18 @@ fn spec(
         terminal: false,
         stdin: Stdin::Null,
     })
+}
+
+/// The variables without those that a later one of the same name replaces.
+fn environment(pairs: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    let mut env: Vec<(OsString, OsString)> = Vec::new();
+    for (name, value) in pairs {
+        match env.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => env.push((name, value)),
+        }
+    }
+    env
 }
 
 fn sandbox_mount(
@@ -146,11 +161,16 @@ fn sandbox_mount(
         }
         MountKind::Secret { id, required, env, file, owner: (mode, uid, gid) } => {
             let Some(content) = work.services.secrets.read(id)? else {
-                return if *required { Err(BuildError::NoSecret(id.clone())) } else { Ok(None) };
+                if *required {
+                    return Err(BuildError::NoSecret(id.clone()));
+                }
+                // As BuildKit: no file, but a variable.
+                held.env.extend(env.iter().map(|name| (name.into(), OsString::new())));
+                return Ok(None);
             };
             held.secrets.push(content.clone());
             if let Some(name) = env {
-                held.env.push(format!("{name}={}", String::from_utf8_lossy(&content)));
+                held.env.push((name.into(), OsString::from_vec(content.clone())));
             }
             let (mode, uid, gid) = (*mode, *uid, *gid);
             file.then_some(SandboxMount::File { content, target, mode, uid, gid })

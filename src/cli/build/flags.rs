@@ -1,13 +1,12 @@
 //! The values of `mica build`'s flags.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::builder::{self, NamedContext, Secret, Secrets};
+use crate::builder::{self, NamedContext};
 use crate::cli::CliError;
 use crate::runtime::Resource;
-use crate::ssh::Agents;
 
 /// `NAME=VALUE`; without a value it is empty.
 pub(super) fn pair(text: &str) -> (String, String) {
@@ -16,24 +15,29 @@ pub(super) fn pair(text: &str) -> (String, String) {
 }
 
 /// The values of `--build-arg`; those without one are taken from the environment, if they are there.
-pub(super) fn build_args(given: &[String], epoch: Option<&str>) -> builder::BuildArgs {
+pub(super) fn build_args(
+    given: &[String],
+    epoch: Option<&str>,
+) -> Result<builder::BuildArgs, CliError> {
     let mut args = builder::BuildArgs::new();
     if let Some(epoch) = epoch {
         args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
     }
     for text in given {
-        match text.split_once('=') {
-            Some((name, value)) => {
-                args.insert(name.to_owned(), value.to_owned());
-            }
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
             None => {
-                let value =
-                    std::env::var_os(text).map(|value| value.to_string_lossy().into_owned());
-                args.extend(value.map(|value| (text.clone(), value)));
+                let value = std::env::var_os(text);
+                (text.as_str(), value.map(|value| value.to_string_lossy().into_owned()))
             }
+        };
+        if name.is_empty() {
+            let why = "it has no name: write it as NAME=VALUE or NAME";
+            return Err(CliError::Usage(format!("`--build-arg {}`: {why}", text.escape_debug())));
         }
+        args.extend(value.map(|value| (name.to_owned(), value)));
     }
-    args
+    Ok(args)
 }
 
 /// The time that no other in the image is later than.
@@ -89,92 +93,59 @@ pub(super) fn refuse_remote(context: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-/// `id=ID[,src=FILE|,env=NAME][,type=file|env]`.
-pub(super) fn secrets(given: &[String]) -> Result<Secrets, CliError> {
-    given.iter().map(|text| secret(text)).collect()
+/// `HOST:IP` or `HOST=IP`, several of them with commas between them.
+pub(super) fn hosts(given: &[String]) -> Result<Vec<(String, IpAddr)>, CliError> {
+    let fields = given.iter().flat_map(|text| text.split(',')).filter(|field| !field.is_empty());
+    fields.map(host).collect()
 }
 
-fn secret(text: &str) -> Result<(String, Secret), CliError> {
-    let wrong = |why: &str| CliError::Usage(format!("`--secret`: {why}"));
-    let (mut id, mut file, mut env, mut kind) = (None, None, None, None);
-    for field in text.split(',') {
-        let (key, value) =
-            field.split_once('=').ok_or_else(|| wrong("write it as id=ID,src=FILE"))?;
-        match key {
-            "id" => id = Some(value.to_owned()),
-            "src" | "source" => file = Some(value),
-            "env" => env = Some(value),
-            "type" => kind = Some(value),
-            _ => return Err(wrong("it takes id, src, env and type")),
-        }
-    }
-    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| wrong("it has no id"))?;
-    let from_env = |name: &str| {
-        let value = std::env::var_os(name);
-        value.map(|value| Secret::Value(std::os::unix::ffi::OsStringExt::into_vec(value)))
-    };
-    let secret = match (kind, file, env) {
-        (Some("env"), Some(name), None) | (Some("env") | None, None, Some(name)) => from_env(name)
-            .ok_or_else(|| wrong(&format!("the variable `{}` is not set", name.escape_debug())))?,
-        (Some("file") | None, Some(path), None) => Secret::File(PathBuf::from(path)),
-        (None, None, None) => from_env(&id).unwrap_or_else(|| Secret::File(PathBuf::from(&id))),
-        (Some("env"), None, None) => {
-            from_env(&id).ok_or_else(|| wrong("its variable is not set"))?
-        }
-        _ => return Err(wrong("it comes from a file (src=FILE) or from a variable (env=NAME)")),
-    };
-    Ok((id, secret))
-}
-
-/// `ID[=SOCKET]`, `ID=KEY[,KEY…]`; without either, the agent that the environment names.
-pub(super) fn ssh(given: &[String]) -> Result<Agents, CliError> {
-    let mut agents = Agents::default();
-    // As Docker: what a script leaves empty is nothing.
-    for text in given.iter().filter(|text| !text.is_empty()) {
-        let (id, paths) = text.split_once('=').unwrap_or((text, ""));
-        let id = if id.is_empty() { "default" } else { id };
-        let mut paths: Vec<PathBuf> =
-            paths.split(',').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
-        if paths.is_empty() {
-            let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
-            let socket = socket.ok_or_else(|| {
-                let why = "no agent is running: SSH_AUTH_SOCK is not set";
-                CliError::Usage(format!("`--ssh {}`: {why}", id.escape_debug()))
-            })?;
-            paths.push(socket.into());
-        }
-        agents.add(id, &paths)?;
-    }
-    Ok(agents)
-}
-
-/// `HOST:IP` or `HOST=IP`.
-pub(super) fn host(text: &str) -> Result<(String, IpAddr), CliError> {
+fn host(text: &str) -> Result<(String, IpAddr), CliError> {
     let parsed = text.split_once(['=', ':']).and_then(|(name, ip)| {
-        let ip = ip.trim_start_matches('[').trim_end_matches(']');
         let plain =
             !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
-        plain.then(|| Some((name.to_owned(), ip.parse().ok()?))).flatten()
+        let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+        let ip = match ip {
+            // Steps are on the host's network.
+            "host-gateway" => IpAddr::from([127, 0, 0, 1]),
+            ip => ip.parse().ok()?,
+        };
+        plain.then(|| (name.to_lowercase(), ip))
     });
     parsed.ok_or_else(|| {
-        CliError::Usage(format!("`--add-host {}`: write it as HOST:IP", text.escape_debug()))
+        let shown = text.escape_debug();
+        CliError::Usage(format!("`--add-host {shown}`: write it as HOST:IP or HOST=IP"))
     })
 }
 
-/// A number of bytes, with `k`, `m` or `g` behind it for powers of 1024.
-pub(super) fn bytes(text: &str) -> Result<u64, CliError> {
-    let lower = text.to_lowercase();
-    let digits = lower.trim_end_matches('b').trim_end_matches(['k', 'm', 'g']);
-    let shift = match lower[digits.len()..].chars().next() {
-        Some('k') => 10,
-        Some('m') => 20,
-        Some('g') => 30,
-        _ => 0,
-    };
-    let parsed = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    parsed.ok_or_else(|| {
+/// What RUN steps may be allowed.
+const ENTITLEMENTS: [&str; 2] = ["network.host", "security.insecure"];
+
+/// The values of `--allow`.
+pub(super) fn allowed(given: &[String]) -> Result<BTreeSet<String>, CliError> {
+    let given = given.iter().filter(|text| !text.is_empty());
+    given
+        .map(|text| {
+            if ENTITLEMENTS.contains(&text.as_str()) {
+                return Ok(text.clone());
+            }
+            let (shown, known) = (text.escape_debug(), ENTITLEMENTS.join("` and `"));
+            Err(CliError::Usage(format!("`--allow {shown}`: there are `{known}`")))
+        })
+        .collect()
+}
+
+/// The stages that `--no-cache-filter` names.
+pub(super) fn stages(given: &[String]) -> Vec<String> {
+    let names = given.iter().flat_map(|text| text.split(','));
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// A number of bytes, with a unit behind it for powers of 1024; nothing for 0.
+pub(super) fn bytes(text: &str) -> Result<Option<u64>, CliError> {
+    let parsed = crate::parser::size(text).ok_or_else(|| {
         CliError::Usage(format!("`{}` is no size: write it like 64m", text.escape_debug()))
-    })
+    })?;
+    Ok(Some(parsed).filter(|bytes| *bytes > 0))
 }
 
 /// `TYPE=SOFT[:HARD]`.
@@ -186,11 +157,12 @@ pub(super) fn ulimit(text: &str) -> Result<(String, u64, u64), CliError> {
     let parsed = text.split_once('=').and_then(|(name, limits)| {
         let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
         Resource::from_name(name)?;
-        Some((name.to_owned(), limit(soft)?, limit(hard)?))
+        let (soft, hard) = (limit(soft)?, limit(hard)?);
+        (soft <= hard).then(|| (name.to_owned(), soft, hard))
     });
     parsed.ok_or_else(|| {
         CliError::Usage(format!(
-            "`--ulimit {}`: write it like nofile=1024:2048",
+            "`--ulimit {}`: write it like nofile=1024:2048, the second not below the first",
             text.escape_debug()
         ))
     })
@@ -202,33 +174,44 @@ mod tests {
 
     #[test]
     fn sizes_and_limits() {
-        for (text, expected) in [("64", 64), ("1k", 1024), ("2mb", 2 << 20), ("1G", 1 << 30)] {
-            assert_eq!(bytes(text).ok(), Some(expected), "{text}");
-        }
-        for text in ["", "x", "-1", "1t", "99999999999g"] {
-            assert!(bytes(text).is_err(), "{text}");
-        }
+        assert_eq!(bytes("1.5m").ok(), Some(Some(3 << 19)));
+        assert_eq!(bytes("0").ok(), Some(None));
+        assert!(bytes("x").is_err());
         assert_eq!(ulimit("nofile=1:2").ok(), Some(("nofile".into(), 1, 2)));
         assert_eq!(ulimit("core=-1").ok(), Some(("core".into(), u64::MAX, u64::MAX)));
-        assert!(ulimit("nope=1").is_err());
+        assert_eq!(ulimit("core=0:-1").ok(), Some(("core".into(), 0, u64::MAX)));
+        for text in
+            ["nope=1", "nofile", "nofile=", "nofile=a", "nofile=2:1", "core=-1:5", "core=1:2:3"]
+        {
+            assert!(ulimit(text).is_err(), "{text}");
+        }
     }
 
     #[test]
-    fn hosts() {
-        let ip = |text: &str| host(text).ok().map(|(name, ip)| format!("{name} {ip}"));
-        assert_eq!(ip("a:1.2.3.4").as_deref(), Some("a 1.2.3.4"));
-        assert_eq!(ip("a=[::1]").as_deref(), Some("a ::1"));
-        assert_eq!(ip("a:::1").as_deref(), Some("a ::1"));
-        assert_eq!(ip("a b:1.2.3.4"), None);
-        assert_eq!(ip("a"), None);
+    fn host_names() {
+        let check = |text: &str, expected: Option<&str>| {
+            let found = hosts(&[text.to_owned()]).ok().map(|hosts| {
+                let shown = hosts.iter().map(|(name, ip)| format!("{name} {ip}"));
+                shown.collect::<Vec<_>>().join(";")
+            });
+            assert_eq!(found.as_deref(), expected, "{text}");
+        };
+        check("a:1.2.3.4", Some("a 1.2.3.4"));
+        check("A=[::1]", Some("a ::1"));
+        check("a:::1", Some("a ::1"));
+        check("a:[fe80::1]", Some("a fe80::1"));
+        check("a:1.2.3.4,b:2.3.4.5", Some("a 1.2.3.4;b 2.3.4.5"));
+        check("a=host-gateway", Some("a 127.0.0.1"));
+        check("", Some(""));
+        for text in ["a b:1.2.3.4", "a", "a:", ":1.2.3.4", "a:nope", "a\n:1.2.3.4", "a:[::1"] {
+            check(text, None);
+        }
     }
 
     #[test]
-    fn secrets_by_file_and_by_value() {
-        let (id, found) = secret("id=a,src=/x").expect("valid");
-        assert_eq!((id.as_str(), found), ("a", Secret::File("/x".into())));
-        assert!(secret("id=a,env=MICA_TEST_NO_SUCH_VARIABLE").is_err());
-        assert!(secret("src=/x").is_err());
-        assert!(secret("id=a,what=b").is_err());
+    fn entitlements() {
+        let given = ["network.host".to_owned(), String::new()];
+        assert_eq!(allowed(&given).ok(), Some(BTreeSet::from(["network.host".to_owned()])));
+        assert!(allowed(&["device".to_owned()]).is_err());
     }
 }
