@@ -16,9 +16,10 @@ test NAME='':
 doc:
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
 
-# Write anew what tests expect of testdata/dockerfiles, and review inline snapshots (needs cargo-insta)
+# Write anew what tests expect of testdata, and review inline snapshots (needs cargo-insta)
 snap:
     UPDATE_TESTDATA=1 cargo test --lib parser
+    UPDATE_TESTDATA=1 cargo test --test it refusals
     git diff testdata
     cargo insta test --review
 
@@ -28,6 +29,7 @@ fuzz NAME SECONDS='60':
 
 # Time the example: a build from nothing, then one that changes nothing
 bench:
+    cargo bench --bench parse
     cargo build --release
     rm -rf target/bench
     bash -c 'time target/release/mica --root target/bench build -q --build-context mica=target/release examples/hello'

@@ -135,7 +135,7 @@ fn title_only<'a>(level: Level<'a>, title: &'a str) -> annotate_snippets::Group<
     annotate_snippets::Group::with_title(level.primary_title(title))
 }
 
-/// The line with a caret under the part that is to blame.
+/// The lines with carets under the parts that are to blame.
 fn snippet(
     level: Level<'_>,
     file: &str,
@@ -144,17 +144,26 @@ fn snippet(
     labels: &[(Span, String)],
 ) -> String {
     let title = one_line(title);
-    let Some((first, _)) = labels.first() else {
-        return Renderer::plain().render(&[title_only(level, &title)]);
-    };
-    let line = Line::around(text, *first);
-    let mut source = Snippet::source(line.shown.as_str()).line_start(line.number).path(file);
-    for (number, (span, label)) in labels.iter().enumerate() {
-        let Some(range) = line.range(*span) else { continue };
-        let kind = if number == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
-        source = source.annotation(kind.span(range).label(label.as_str()));
+    let file = ui::plain(file);
+    let mut lines: Vec<(Line, Vec<usize>)> = Vec::new();
+    for (number, (span, _)) in labels.iter().enumerate() {
+        match lines.iter_mut().find(|(line, _)| line.holds(*span)) {
+            Some((_, of_line)) => of_line.push(number),
+            None => lines.push((Line::around(text, *span), vec![number])),
+        }
     }
-    Renderer::plain().render(&[level.primary_title(&title).element(source)])
+    let mut group = title_only(level, &title);
+    for (line, of_line) in &lines {
+        let mut source = Snippet::source(line.shown.as_str()).line_start(line.number).path(&file);
+        for number in of_line {
+            let (span, label) = &labels[*number];
+            let Some(range) = line.range(*span) else { continue };
+            let kind = if *number == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+            source = source.annotation(kind.span(range).label(label.as_str()));
+        }
+        group = group.element(source);
+    }
+    Renderer::plain().render(&[group])
 }
 
 /// One line of a file, made fit to be shown.
@@ -183,11 +192,19 @@ impl Line {
         let mut places = Vec::new();
         for (offset, c) in text[begin..end].char_indices().take(Self::WIDTH) {
             places.push((begin + offset, shown.len()));
-            shown.push(if c.is_control() { ' ' } else { c });
+            // One cell for one that shows nothing or turns the line around.
+            shown.push(if c == '\t' || !ui::is_harmless(c) { ' ' } else { c });
         }
         let last = places.last().map_or(begin, |(offset, _)| offset + 1);
         places.push((last.max(begin), shown.len()));
         Self { number: line_of(text, at), shown, places }
+    }
+
+    /// Whether a span begins in what is shown.
+    fn holds(&self, span: Span) -> bool {
+        let (first, last) = (self.places.first(), self.places.last());
+        first.is_some_and(|(first, _)| span.start >= *first)
+            && last.is_some_and(|(last, _)| span.start <= *last)
     }
 
     /// The part of a span that is shown.

@@ -33,8 +33,15 @@ pub(super) fn can_ask() -> bool {
 
 /// A text from outside as one line that cannot steer a terminal.
 pub(super) fn plain(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    let escape = |c: char| if is_harmless(c) { c.into() } else { c.escape_default().to_string() };
     text.chars().map(escape).collect()
+}
+
+/// Whether a character neither steers a terminal nor makes a line read as what it is not.
+pub(super) fn is_harmless(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !c.is_control() && !turns
 }
 
 /// Columns as wide as their widest cell, the last one ragged.

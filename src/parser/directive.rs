@@ -11,6 +11,7 @@ use nom::sequence::pair;
 
 use super::diagnostic::{Diagnostic, quote};
 use super::span::Span;
+use super::suggest::nearest;
 
 /// The names that are directives; any other `# name=value` is a comment.
 const NAMES: [&str; 3] = ["syntax", "escape", "check"];
@@ -69,11 +70,18 @@ impl Directives {
             return false;
         };
         let name = name.to_ascii_lowercase();
+        let span = Span::new(start, start + body.len());
         if !NAMES.contains(&name.as_str()) {
             self.closed = true;
+            if let Some(near) = nearest(&name, &NAMES) {
+                let message = format!("{} is no parser directive but a comment", quote(&name));
+                diagnostics.push(
+                    Diagnostic::warning("unknown-directive", span, message)
+                        .with_hint(format!("did you mean `{near}`?")),
+                );
+            }
             return false;
         }
-        let span = Span::new(start, start + body.len());
         let value_start = start + (value.as_ptr() as usize - text.as_ptr() as usize);
         let value_span =
             Span::new(value_start.min(span.end), (value_start + value.len()).min(span.end));

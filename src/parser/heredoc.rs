@@ -3,6 +3,7 @@
 //! See <https://docs.docker.com/reference/dockerfile/#here-documents>.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use nom::IResult;
 use nom::Parser as _;
@@ -40,6 +41,33 @@ impl Heredoc {
         let lines = self.content.split_inclusive('\n');
         Cow::Owned(lines.map(|line| line.trim_start_matches('\t')).collect())
     }
+
+    /// The span of the part `range` of [`Heredoc::body`], or of the whole where the content does
+    /// not stand in the file as it is.
+    pub fn part(&self, range: &Range<usize>) -> Span {
+        if self.content.len() != self.span.len() {
+            return self.span;
+        }
+        let (start, end) = (self.in_content(range.start), self.in_content(range.end));
+        Span::new(self.span.start + start, self.span.start + end.max(start))
+    }
+
+    /// Where in the content the byte `at` of the body stands.
+    fn in_content(&self, at: usize) -> usize {
+        if !self.strip_tabs {
+            return at.min(self.content.len());
+        }
+        let (mut of_body, mut of_content) = (0, 0);
+        for line in self.content.split_inclusive('\n') {
+            let kept = line.trim_start_matches('\t').len();
+            if at < of_body + kept {
+                return of_content + line.len() - kept + (at - of_body);
+            }
+            of_body += kept;
+            of_content += line.len();
+        }
+        of_content
+    }
 }
 
 /// What a word like `3<<-"EOF"` says.
@@ -70,11 +98,22 @@ pub(crate) fn read(line: &Line, reader: &mut Reader<'_>) -> Result<Vec<Heredoc>,
     if !line.text.contains("<<") {
         return Ok(Vec::new());
     }
-    let words = word::raw_words(&line.text);
-    words.iter().filter_map(|word| opener(word)).map(|opener| body(opener, line, reader)).collect()
+    let mut heredocs = Vec::new();
+    // The words are parts of the line, in its order.
+    let mut rest = line.text.as_str();
+    for word in word::raw_words(&line.text) {
+        let found = rest.find(&word).map(|at| rest[at..].split_at(word.len()));
+        let (source, behind) = found.unwrap_or((line.text.trim(), ""));
+        rest = behind;
+        if let Some(opener) = opener(&word) {
+            heredocs.push(body(opener, line.span_of(source), reader)?);
+        }
+    }
+    Ok(heredocs)
 }
 
-fn body(opener: Opener, line: &Line, reader: &mut Reader<'_>) -> Result<Heredoc, Diagnostic> {
+/// Reads the body of the heredoc that is opened at `span`.
+fn body(opener: Opener, at: Span, reader: &mut Reader<'_>) -> Result<Heredoc, Diagnostic> {
     let Opener { name, expand, strip_tabs } = opener;
     let mut bytes = Vec::new();
     let mut span: Option<Span> = None;
@@ -95,7 +134,7 @@ fn body(opener: Opener, line: &Line, reader: &mut Reader<'_>) -> Result<Heredoc,
     }
     let shown = quote(&name);
     let message = format!("unterminated heredoc {shown}");
-    Err(Diagnostic::error("unterminated-heredoc", line.full_span(), message)
+    Err(Diagnostic::error("unterminated-heredoc", at, message)
         .with_hint(format!("end it with a line that holds {shown} and nothing else")))
 }
 

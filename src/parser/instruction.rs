@@ -14,6 +14,7 @@ use super::heredoc::{self, Heredoc};
 use super::keyword::Keyword;
 use super::mount::{self, Mount};
 use super::node::{Arguments, Context, Node};
+use super::suggest::nearest;
 
 type Outcome = Result<Instruction, Diagnostic>;
 
@@ -144,12 +145,7 @@ impl Builder<'_, '_> {
             [image, keyword, alias] if keyword.text.eq_ignore_ascii_case("as") => {
                 (image, Some(keyword), Some(alias))
             }
-            _ => {
-                let message = "FROM requires either one or three arguments";
-                return Err(self
-                    .error("from-arguments", message)
-                    .with_hint("write `FROM image` or `FROM image AS name`"));
-            }
+            _ => return Err(self.misfits_of_from(&words)),
         };
         if let Some(alias) = alias
             && !is_stage_name(&alias.text)
@@ -158,7 +154,10 @@ impl Builder<'_, '_> {
                 "invalid name for build stage: {}, name can't start with a number or contain symbols",
                 quote(&alias.text)
             );
-            return Err(Diagnostic::error("invalid-stage-name", alias.span, message));
+            let hint = "begin with a letter, and use letters, digits, `-`, `_` and `.`";
+            return Err(
+                Diagnostic::error("invalid-stage-name", alias.span, message).with_hint(hint)
+            );
         }
         let flags = self.flags(&[("platform", Kind::Text)])?;
         Ok(Instruction::From(FromImage {
@@ -167,6 +166,34 @@ impl Builder<'_, '_> {
             as_keyword: as_keyword.cloned(),
             alias: alias.cloned(),
         }))
+    }
+
+    /// The error for too few or too many words behind FROM: it marks those that do not fit.
+    fn misfits_of_from(&self, words: &[Word]) -> Diagnostic {
+        let message = "FROM requires either one or three arguments";
+        let (misfits, hint) = match words {
+            [_, keyword, _] => {
+                (Some((keyword, keyword)), "write `AS` before the name of the stage")
+            }
+            [_, keyword] if keyword.text.eq_ignore_ascii_case("as") => {
+                (Some((keyword, keyword)), "the name of the stage is missing")
+            }
+            [_, keyword, _, first, ..] if keyword.text.eq_ignore_ascii_case("as") => {
+                (Some((first, &words[words.len() - 1])), "a comment needs a line of its own")
+            }
+            [_, first, ..] => {
+                let hint = "write `FROM image` or `FROM image AS name`";
+                (Some((first, &words[words.len() - 1])), hint)
+            }
+            _ => (None, "write `FROM image` or `FROM image AS name`"),
+        };
+        let error = match misfits {
+            Some((first, last)) => {
+                Diagnostic::error("from-arguments", first.span.to(last.span), message)
+            }
+            None => self.error("from-arguments", message),
+        };
+        error.with_hint(hint)
     }
 
     fn arg(&self) -> Outcome {
@@ -400,8 +427,11 @@ fn choice(
     match &word {
         Some(value) if !choices.contains(&value.text.as_str()) => {
             let message = format!("invalid {what} {}", quote(&value.text));
-            Err(Diagnostic::error("invalid-flag-value", value.span, message)
-                .with_hint(format!("use one of `{}`", choices.join("`, `"))))
+            let hint = match nearest(&value.text, choices) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("use one of `{}`", choices.join("`, `")),
+            };
+            Err(Diagnostic::error("invalid-flag-value", value.span, message).with_hint(hint))
         }
         _ => Ok(word),
     }

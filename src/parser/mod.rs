@@ -53,6 +53,8 @@ pub use lines::Comment;
 pub use mount::{Mount, MountKey, MountOption, MountSpec, MountType, Sharing, size};
 pub use span::Span;
 
+pub(crate) use suggest::nearest;
+
 use lines::{Line, Reader};
 use node::Context;
 

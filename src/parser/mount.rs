@@ -393,8 +393,11 @@ fn choice<T: Copy>(
     choices.iter().find(|(name, _)| *name == lower).map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         let message = format!("unsupported {what} {}", quote(text));
-        Diagnostic::error("invalid-mount", span, message)
-            .with_hint(format!("use one of `{}`", names.join("`, `")))
+        let hint = match nearest(text, &names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("use one of `{}`", names.join("`, `")),
+        };
+        Diagnostic::error("invalid-mount", span, message).with_hint(hint)
     })
 }
 

@@ -6,29 +6,36 @@ pub(crate) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str>
     if word.len() > 40 {
         return None;
     }
-    let word = word.to_ascii_lowercase();
+    let word = word.to_lowercase();
     candidates
         .iter()
-        .map(|candidate| (distance(&word, &candidate.to_ascii_lowercase()), *candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .filter(|candidate| candidate.len() <= 80)
+        .map(|candidate| (distance(&word, &candidate.to_lowercase()), *candidate))
+        // More than half of a word is not its spelling.
+        .filter(|(distance, candidate)| {
+            *distance <= 1 + candidate.len() / 4 && 2 * distance < candidate.len().max(1)
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// The number of characters to insert, delete or replace to make `b` of `a`.
+/// The number of characters to insert, delete, replace or swap with the next to make `b` of `a`.
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, left) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, right) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(left != *right);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+                let swapped = if swapped { rows[i - 2][j - 2] + 1 } else { replaced };
+                replaced.min(swapped).min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1)
+            };
         }
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -45,6 +52,11 @@ mod tests {
             ("xyzzy", None),
             ("", None),
             ("FROBNICATE", None),
+            ("YPCO", None),
+            ("UNR", None),
+            ("RNU", Some("RUN")),
+            ("CPOY", Some("COPY")),
+            ("r", None),
         ] {
             assert_eq!(nearest(word, &names), expected, "{word}");
         }

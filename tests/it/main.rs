@@ -17,6 +17,7 @@ mod instructions;
 mod interrupt;
 mod login;
 mod outputs;
+mod refusals;
 mod remote;
 mod reproducible;
 mod run;

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use nix::sys::signal::Signal;
+
 use super::state::State;
 use super::text::{go_duration, go_quote_list, go_quote_number};
 use super::{Lowering, Site};
@@ -10,6 +12,7 @@ use crate::builder::graph::{MakeDirOp, Op};
 use crate::oci::Healthcheck;
 use crate::parser::{
     Argument, Command, Diagnostic, HealthTest, Healthcheck as Check, Instruction, Pairs, Word,
+    nearest,
 };
 
 impl Lowering<'_> {
@@ -60,10 +63,8 @@ impl Lowering<'_> {
                 state.note(format!("MAINTAINER {}", name.text), false);
                 state.config.author = Some(name.text.clone());
             }
-            Instruction::From(_) => {
-                let message = "FROM may not stand in a trigger";
-                return Err(Diagnostic::error("onbuild", site.span(), message).into());
-            }
+            // It begins a stage, and no trigger may be one.
+            Instruction::From(_) => {}
         }
         Ok(())
     }
@@ -160,8 +161,7 @@ fn env(state: &mut State, pairs: &Pairs, escape: char) -> Result<(), Diagnostic>
     let mut shown = String::from("ENV");
     for (name, value) in expand_pairs(state, pairs, escape)? {
         shown.push_str(&format!(" {name}={value}"));
-        state.scope.set(&name, &value);
-        state.config.config.set_env(&name, &value);
+        state.set_env(&name, &value);
     }
     state.note(shown, false);
     Ok(())
@@ -255,8 +255,12 @@ fn stop_signal(state: &mut State, word: &Word, escape: char) -> Result<(), Diagn
     let signal = state.scope.expand(word, escape)?;
     if !is_signal(&signal) {
         let message = format!("invalid signal `{}`", signal.escape_debug());
-        return Err(Diagnostic::error("stopsignal", word.span, message)
-            .with_hint("STOPSIGNAL takes a name like `SIGTERM`, or a number other than 0"));
+        let names: Vec<&str> = Signal::iterator().map(Signal::as_str).collect();
+        let hint = match nearest(&signal, &names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "STOPSIGNAL takes a name like `SIGTERM`, or a number other than 0".to_owned(),
+        };
+        return Err(Diagnostic::error("stopsignal", word.span, message).with_hint(hint));
     }
     state.note(format!("STOPSIGNAL {signal}"), false);
     state.config.config.stop_signal = signal;
@@ -284,7 +288,7 @@ fn is_signal(text: &str) -> bool {
         return real_time(rest, '-', 14);
     }
     matches!(name, "CLD" | "STKFLT" | "POLL" | "IOT")
-        || format!("SIG{name}").parse::<nix::sys::signal::Signal>().is_ok()
+        || format!("SIG{name}").parse::<Signal>().is_ok()
 }
 
 fn healthcheck(state: &mut State, check: &Check) {

@@ -1,9 +1,12 @@
 //! From a Dockerfile to a [`Graph`] and an image config: every variable resolved, every stage that
 //! the target does not need left out. Pure, but for looking up base images.
 
+mod bases;
 mod config;
 mod files;
 mod mounts;
+#[cfg(test)]
+mod refusals;
 mod remote;
 mod run;
 mod scope;
@@ -14,15 +17,14 @@ mod text;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use bases::{in_trigger, parse_triggers};
 pub use scope::BuildArgs;
-use stages::{Stage, Stages};
+use stages::Stages;
 use state::State;
 
 use super::BuildError;
-use super::graph::{Graph, Op, Tree, Vertex, VertexId};
-use crate::oci::{
-    ContainerConfig, Descriptor, Digest, ImageConfig, Platform, Reference, ReferenceError,
-};
+use super::graph::{Graph, Op, Vertex, VertexId};
+use crate::oci::{ContainerConfig, Descriptor, Digest, ImageConfig, Platform, Reference};
 use crate::parser::{self, Diagnostic, Dockerfile, Instruction, Severity, Source, Span, Statement};
 use crate::store::{Image, Store, StoreError};
 
@@ -133,7 +135,8 @@ pub(super) fn lower(
         options,
         images,
         escape: dockerfile.escape,
-        states: (0..stages.all.len()).map(|_| None).collect(),
+        done: (0..stages.all.len()).map(|_| None).collect(),
+        starts_left: stages.starts(),
         stages,
         graph: Graph::default(),
         image_vertices: HashMap::new(),
@@ -143,7 +146,7 @@ pub(super) fn lower(
     lowering.check_bases()?;
     lowering.check_froms()?;
     lowering.require(target)?;
-    let Some(mut state) = lowering.states[target].take() else {
+    let Some(mut state) = lowering.done[target].take().and_then(|done| done.state) else {
         return Err(BuildError::Cancelled);
     };
     for (name, value) in &options.labels {
@@ -193,11 +196,21 @@ struct Lowering<'a> {
     escape: char,
     stages: Stages<'a>,
     /// The stages that are done.
-    states: Vec<Option<State>>,
+    done: Vec<Option<Done>>,
+    /// How many stages are still to start from each.
+    starts_left: Vec<usize>,
     graph: Graph,
     /// The vertices of images, by image ID.
     image_vertices: HashMap<Digest, VertexId>,
     warnings: Vec<Diagnostic>,
+}
+
+/// A stage that is done.
+struct Done {
+    /// The vertex with its files; `None` while there are none.
+    root: Option<VertexId>,
+    /// What it has come to, for as long as it is asked for.
+    state: Option<State>,
 }
 
 /// Where an instruction stands: in which stage, and where errors about it point.
@@ -234,19 +247,6 @@ impl Lowering<'_> {
         }
     }
 
-    /// As BuildKit: what a FROM names has to be a name even where nobody needs its stage.
-    fn check_bases(&self) -> Result<(), Diagnostic> {
-        for (index, stage) in self.stages.all.iter().enumerate() {
-            let is_known = stage.base == "scratch"
-                || self.stages.find_base(&stage.base, index).is_some()
-                || self.options.named_contexts.contains_key(&stage.base.to_lowercase());
-            if !is_known {
-                parse_base(&stage.base, stage.from.image.span)?;
-            }
-        }
-        Ok(())
-    }
-
     /// As BuildKit: numbers of stages have to be some, and stages may not need one another, even where
     /// nobody needs them.
     fn check_froms(&self) -> Result<(), Diagnostic> {
@@ -261,15 +261,17 @@ impl Lowering<'_> {
         let mut asked = vec![stage];
         while let Some(stage) = asked.pop() {
             for other in self.visible_needs(stage) {
-                if self.states[other].is_none() && needed.insert(other) {
+                if self.done[other].is_none() && needed.insert(other) {
                     asked.push(other);
                 }
             }
         }
         for stage in needed {
-            if self.states[stage].is_none() {
+            if self.done[stage].is_none() {
                 let state = self.lower_stage(stage)?;
-                self.states[stage] = Some(state);
+                let is_asked_for = self.starts_left[stage] > 0 || stage == self.stages.target;
+                let root = state.root;
+                self.done[stage] = Some(Done { root, state: Some(state).filter(|_| is_asked_for) });
             }
         }
         Ok(())
@@ -310,134 +312,6 @@ impl Lowering<'_> {
         Ok(state)
     }
 
-    /// The state that FROM leaves, and the triggers that it pulls.
-    fn begin_stage(&mut self, index: usize) -> Result<(State, Vec<String>), BuildError> {
-        let stage = &self.stages.all[index];
-        let base = stage.base.clone();
-        let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());
-        let span = stage.from.image.span;
-        let mut state = if self.options.named_contexts.contains_key(&base.to_lowercase()) {
-            self.state_of_context(&base, span)?
-        } else if let Some(other) = self.stages.find_base(&base, index) {
-            self.require(other)?;
-            self.states[other].clone().ok_or(BuildError::Cancelled)?.inherit()
-        } else if base == "scratch" {
-            State::scratch(&platform)
-        } else {
-            let state = self.state_of_image(&base, span)?;
-            self.check_platform(&base, &state.config.platform(), &platform, span);
-            state
-        };
-        let triggers = std::mem::take(&mut state.config.config.on_build);
-        state.begin();
-        Ok((state, triggers))
-    }
-
-    fn check_platform(&mut self, base: &str, found: &Platform, wanted: &Platform, span: Span) {
-        if (&found.os, &found.architecture) != (&wanted.os, &wanted.architecture) {
-            let message = format!("base image `{base}` is for {found}, the build for {wanted}");
-            self.warnings.push(Diagnostic::warning("InvalidBaseImagePlatform", span, message));
-        }
-    }
-
-    fn state_of_context(&mut self, name: &str, span: Span) -> Result<State, BuildError> {
-        match self.options.named_contexts.get(&name.to_lowercase()) {
-            Some(NamedContext::Image(reference)) => {
-                self.state_of_image(&reference.to_string(), span)
-            }
-            _ => {
-                let message = format!("the build context `{name}` is a folder, not an image");
-                Err(Diagnostic::error("base", span, message)
-                    .with_hint("FROM needs `docker-image://…`; COPY --from takes folders")
-                    .into())
-            }
-        }
-    }
-
-    fn state_of_image(&mut self, name: &str, span: Span) -> Result<State, BuildError> {
-        let image = self.find_image(name, span)?;
-        let vertex = self.image_vertex(&image, name, span);
-        Ok(State::image(image, vertex))
-    }
-
-    fn find_image(&self, name: &str, span: Span) -> Result<Image, BuildError> {
-        let reference = parse_base(name, span)?;
-        let found = self
-            .images
-            .image(&reference)
-            .map_err(|err| BuildError::At { span, source: Box::new(BuildError::Store(err)) })?;
-        found.ok_or_else(|| {
-            let message = format!("image `{}` not found in the store", reference.familiar());
-            Diagnostic::error("base", span, message)
-                .with_hint("bring it in with `mica load` or `mica import`")
-                .into()
-        })
-    }
-
-    /// The vertex with an image's files; `None` for an image without layers.
-    fn image_vertex(&mut self, image: &Image, name: &str, span: Span) -> Option<VertexId> {
-        if image.config.rootfs.diff_ids.is_empty() {
-            return None;
-        }
-        let known = self.image_vertices.get(&image.id()).copied();
-        Some(known.unwrap_or_else(|| {
-            let vertex = self.graph.add(Vertex {
-                op: Op::Image(Box::new(image.clone())),
-                root: None,
-                name: format!("FROM {name}"),
-                span: Some(span),
-                no_cache: false,
-            });
-            self.image_vertices.insert(image.id(), vertex);
-            vertex
-        }))
-    }
-
-    /// The tree that a `--from` names, seen from a stage.
-    fn tree(&mut self, name: &str, place: Place, span: Span) -> Result<Tree, BuildError> {
-        if let Some(context) = self.options.named_contexts.get(&name.to_lowercase()) {
-            return match context.clone() {
-                NamedContext::Folder(number) => Ok(Tree::Context(number)),
-                NamedContext::Image(reference) => self.image_tree(&reference.to_string(), span),
-            };
-        }
-        let current = place.stage;
-        let stage = match name.parse::<usize>() {
-            Ok(number) if number < current => Some(number),
-            Ok(number) => {
-                let message = format!(
-                    "invalid stage index {number}: stage {current} can copy from those before it"
-                );
-                return Err(Diagnostic::error("from", span, message).into());
-            }
-            Err(_) => self.stages.find(name, current),
-        };
-        if let Some(stage) = stage {
-            self.require(stage)?;
-            let root = self.states[stage].as_ref().and_then(|state| state.root);
-            return Ok(root.map_or(Tree::Scratch, Tree::Vertex));
-        }
-        match self.stages.find(name, usize::MAX) {
-            Some(own) if own == current => {
-                let message = format!("circular dependency: stage `{name}` copies from itself");
-                Err(Diagnostic::error("from", span, message).into())
-            }
-            Some(_) => {
-                let message = format!(
-                    "cannot copy from stage `{name}`: it needs to be defined before this stage"
-                );
-                Err(Diagnostic::error("from", span, message).into())
-            }
-            None if name == "scratch" => Ok(Tree::Scratch),
-            None => self.image_tree(name, span),
-        }
-    }
-
-    fn image_tree(&mut self, name: &str, span: Span) -> Result<Tree, BuildError> {
-        let image = self.find_image(name, span)?;
-        Ok(self.image_vertex(&image, name, span).map_or(Tree::Scratch, Tree::Vertex))
-    }
-
     /// Adds the vertex of an instruction on top of the state's file system.
     fn add_step(&mut self, state: &mut State, site: Site<'_>, op: Op) {
         let id = self.graph.add(Vertex {
@@ -471,31 +345,6 @@ impl Lowering<'_> {
         let text = text::one_line(&site.statement.original);
         format!("[{stage}{number}/{total}] {text}")
     }
-}
-
-fn parse_base(name: &str, span: Span) -> Result<Reference, Diagnostic> {
-    name.parse().map_err(|err: ReferenceError| Diagnostic::error("base", span, err.to_string()))
-}
-
-/// Parses the triggers of a base image.
-fn parse_triggers(triggers: &[String], stage: &Stage<'_>) -> Result<Vec<Statement>, BuildError> {
-    let mut statements = Vec::new();
-    for trigger in triggers {
-        let parsed = parser::parse_trigger(trigger).map_err(|found| {
-            let errors = found.into_iter().filter(|found| found.severity == Severity::Error);
-            let moved = errors.map(|found| in_trigger(found, stage.span));
-            BuildError::Dockerfile(moved.collect())
-        })?;
-        statements.push(parsed);
-    }
-    Ok(statements)
-}
-
-/// Lets a diagnostic about a trigger, whose text is not in the Dockerfile, point to the FROM.
-fn in_trigger(mut found: Diagnostic, span: Span) -> Diagnostic {
-    found.message = format!("ONBUILD trigger of the base image: {}", found.message);
-    found.labels = vec![(span, String::new())];
-    found
 }
 
 /// Whether BuildKit counts an instruction among a stage's steps.

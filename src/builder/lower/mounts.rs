@@ -1,6 +1,7 @@
 //! `RUN --mount`: from the options to a [`RunMount`].
 
 use super::config::absolute;
+use super::stages::mount_from;
 use super::state::State;
 use super::{Lowering, Place, Site};
 use crate::builder::BuildError;
@@ -39,11 +40,12 @@ impl Lowering<'_> {
         let escape = self.escape;
         let spec = mount.resolve(&mut |word| state.scope.expand(word, escape))?;
         let span = mount.word.span;
+        let from_span = mount_from(mount).map_or(span, |word| word.span);
         let mount = match spec.kind {
             MountType::Secret => secret(state, &spec),
             MountType::Ssh => ssh(state, &spec, agents),
             MountType::Bind | MountType::Cache | MountType::Tmpfs => {
-                let kind = self.folder(state, place, &spec, span)?;
+                let kind = self.folder(state, place, &spec, from_span)?;
                 RunMount { target: target(state, &spec), kind }
             }
         };

@@ -26,9 +26,11 @@ impl Lowering<'_> {
             return Err(Diagnostic::error("unsupported", device.span, message).into());
         }
         let (argv, script) = command(state, &run.command);
-        let network = self.network(state, run.network.as_ref())?;
-        let insecure = self.insecure(state, run.security.as_ref())?;
+        let network = self.network(run.network.as_ref())?;
+        let insecure = self.insecure(run.security.as_ref())?;
         let mounts = self.mounts(state, site, run)?;
+        // Each step keeps all variables.
+        state.scope.budget.take(state.scope.size_bytes(), site.span())?;
         let prefix = state.scope.history_prefix();
         let created_by = format!("RUN {prefix}{} # buildkit", argv.join(" "));
         let mut env = state.scope.environment();
@@ -63,31 +65,22 @@ impl Lowering<'_> {
     }
 
     /// Whether the step has a network.
-    fn network(&self, state: &State, word: Option<&Word>) -> Result<bool, Diagnostic> {
+    fn network(&self, word: Option<&Word>) -> Result<bool, Diagnostic> {
         let Some(word) = word else { return Ok(self.options.network) };
-        match state.scope.expand(word, self.escape)?.as_str() {
-            "" | "default" => Ok(self.options.network),
+        // The parser knows the modes.
+        match word.text.as_str() {
             "none" => Ok(false),
             "host" if self.options.host_network => Ok(true),
             "host" => self.allowed("network.host", word).map(|()| true),
-            other => Err(Diagnostic::error(
-                "network",
-                word.span,
-                format!("`{}` is no network: there are default, none, host", other.escape_debug()),
-            )),
+            _ => Ok(self.options.network),
         }
     }
 
-    fn insecure(&self, state: &State, word: Option<&Word>) -> Result<bool, Diagnostic> {
+    fn insecure(&self, word: Option<&Word>) -> Result<bool, Diagnostic> {
         let Some(word) = word else { return Ok(false) };
-        match state.scope.expand(word, self.escape)?.as_str() {
-            "" | "sandbox" => Ok(false),
+        match word.text.as_str() {
             "insecure" => self.allowed("security.insecure", word).map(|()| true),
-            other => Err(Diagnostic::error(
-                "security",
-                word.span,
-                format!("`{}` is no mode: there are sandbox, insecure", other.escape_debug()),
-            )),
+            _ => Ok(false),
         }
     }
 

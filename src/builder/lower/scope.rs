@@ -1,10 +1,12 @@
 //! [`Scope`]: which variables an instruction sees.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use crate::oci::Platform;
-use crate::parser::word::{self, Expansion};
-use crate::parser::{Diagnostic, Heredoc, Word};
+use crate::parser::word::{self, ExpandError, ExpandErrorKind, Expansion};
+use crate::parser::{Diagnostic, Heredoc, Span, Word, nearest};
 
 /// The proxy variables that every RUN may have without an ARG. Both cases count.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
@@ -15,13 +17,72 @@ const FOR_SCANNERS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SC
 /// The values of `--build-arg`, by name.
 pub type BuildArgs = BTreeMap<String, String>;
 
+/// How much longer than its text all that a Dockerfile says may become, in bytes.
+///
+/// One word cannot grow beyond bounds, but a short file has thousands of words that each hold the
+/// whole of a large variable.
+const MAX_GROWTH_BYTES: usize = 64 << 20;
+
+/// What a Dockerfile's text may still grow by. The copies of one share what is left.
+#[derive(Debug, Clone)]
+pub(super) struct Budget(Rc<Cell<usize>>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Rc::new(Cell::new(MAX_GROWTH_BYTES)))
+    }
+}
+
+impl Budget {
+    /// Takes `bytes` for what stands at `span`.
+    pub(super) fn take(&self, bytes: usize, span: Span) -> Result<(), Diagnostic> {
+        let left = self.0.get().checked_sub(bytes).ok_or_else(|| {
+            let message =
+                format!("the Dockerfile expands to more than {} MiB", MAX_GROWTH_BYTES >> 20);
+            Diagnostic::error("too-large", span, message)
+        })?;
+        self.0.set(left);
+        Ok(())
+    }
+}
+
+/// Values by name, in the order in which the names came.
+#[derive(Debug, Clone)]
+struct Ordered<V> {
+    entries: Vec<(String, V)>,
+    places: HashMap<String, usize>,
+}
+
+impl<V> Default for Ordered<V> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), places: HashMap::new() }
+    }
+}
+
+impl<V> Ordered<V> {
+    fn get(&self, name: &str) -> Option<&V> {
+        self.places.get(name).map(|place| &self.entries[*place].1)
+    }
+
+    /// Sets a value, in its old place where the name has one.
+    fn set(&mut self, name: &str, value: V) {
+        if let Some(place) = self.places.get(name) {
+            self.entries[*place].1 = value;
+        } else {
+            self.places.insert(name.to_owned(), self.entries.len());
+            self.entries.push((name.to_owned(), value));
+        }
+    }
+}
+
 /// The variables of a stage, or of what stands before the first FROM.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Scope {
     /// What expansion and RUN see: what ENV and ARG set, the later of them winning.
-    values: Vec<(String, String)>,
+    values: Ordered<String>,
     /// The ARGs declared so far, for histories.
-    args: Vec<(String, Option<String>)>,
+    args: Ordered<Option<String>>,
+    pub(super) budget: Budget,
 }
 
 impl Scope {
@@ -51,24 +112,22 @@ impl Scope {
 
     /// The value of a variable.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        let found = self.values.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str())
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// The names of all variables that have a value.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.entries.iter().map(|(name, _)| name.as_str())
     }
 
     /// Sets a variable, as ENV does.
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        match self.values.iter_mut().find(|(known, _)| known == name) {
-            Some((_, old)) => value.clone_into(old),
-            None => self.values.push((name.to_owned(), value.to_owned())),
-        }
+        self.values.set(name, value.to_owned());
     }
 
     /// Declares an ARG.
     pub(super) fn declare(&mut self, name: &str, value: Option<&str>) {
-        match self.args.iter_mut().find(|(known, _)| known == name) {
-            Some((_, old)) => *old = value.map(str::to_owned),
-            None => self.args.push((name.to_owned(), value.map(str::to_owned))),
-        }
+        self.args.set(name, value.map(str::to_owned));
         if let Some(value) = value
             && !FOR_SCANNERS.contains(&name)
         {
@@ -76,22 +135,33 @@ impl Scope {
         }
     }
 
+    /// About how many bytes a copy takes.
+    pub(super) fn size_bytes(&self) -> usize {
+        let value = |(name, value): &(String, String)| 2 * name.len() + value.len() + 128;
+        let argument = |(name, value): &(String, Option<String>)| {
+            2 * name.len() + value.as_ref().map_or(0, String::len) + 128
+        };
+        let values: usize = self.values.entries.iter().map(value).sum();
+        values + self.args.entries.iter().map(argument).sum::<usize>()
+    }
+
     /// `NAME=value` of every variable, for RUN.
     pub(super) fn environment(&self) -> Vec<String> {
-        self.values.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        self.values.entries.iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 
     /// `|2 A=1 B=2 ` where ARGs are declared: how histories begin the text of a RUN.
     pub(super) fn history_prefix(&self) -> String {
-        if self.args.is_empty() {
+        let args = &self.args.entries;
+        if args.is_empty() {
             return String::new();
         }
         let effective = |(name, value): &(String, Option<String>)| {
             let value = self.get(name).or(value.as_deref()).unwrap_or_default();
             format!("{name}={value} ")
         };
-        let args: String = self.args.iter().map(effective).collect();
-        format!("|{} {args}", self.args.len())
+        let shown: String = args.iter().map(effective).collect();
+        format!("|{} {shown}", args.len())
     }
 
     /// Expands a word to one text.
@@ -109,9 +179,12 @@ impl Scope {
     }
 
     fn expansion(&self, word: &Word, escape: char) -> Result<Expansion, Diagnostic> {
-        word::expand(&word.text, escape, &|name| self.get(name)).map_err(|err| {
-            Diagnostic::error("expansion", word.part(err.range.clone()), err.to_string())
-        })
+        let expansion = word::expand(&word.text, escape, &|name| self.get(name))
+            .map_err(|err| self.refusal(word.part(err.range.clone()), &err))?;
+        // A text is kept as a variable, in the config and in the history.
+        let growth = expansion.text.len().saturating_sub(word.text.len());
+        self.budget.take(growth.saturating_mul(4), word.span)?;
+        Ok(expansion)
     }
 
     /// The text of a file that a here-document describes.
@@ -120,9 +193,40 @@ impl Scope {
         if !heredoc.expand {
             return Ok(body.into_owned());
         }
-        word::expand_heredoc(&body, &|name| self.get(name))
-            .map(|expansion| expansion.text)
-            .map_err(|err| Diagnostic::error("expansion", heredoc.span, err.to_string()))
+        let expansion = word::expand_heredoc(&body, &|name| self.get(name))
+            .map_err(|err| self.refusal(heredoc.part(&err.range), &err))?;
+        self.budget.take(expansion.text.len().saturating_sub(body.len()), heredoc.span)?;
+        Ok(expansion.text)
+    }
+
+    /// Says what is wrong with a word, and what to write.
+    fn refusal(&self, span: Span, err: &ExpandError) -> Diagnostic {
+        let error = Diagnostic::error("expansion", span, err.to_string());
+        let hint = match &err.kind {
+            ExpandErrorKind::Required { name, .. } => match self.nearest(name) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("set it above, with `ARG {name}=…`"),
+            },
+            ExpandErrorKind::UnterminatedQuote(_) => {
+                "a quote that is data has a backslash before it".to_owned()
+            }
+            ExpandErrorKind::BadSubstitution | ExpandErrorKind::Missing(_) => {
+                "write `${name}`, or `\\$` for a dollar sign that is data".to_owned()
+            }
+            ExpandErrorKind::UnsupportedModifier(_) => {
+                "known are `:-`, `-`, `:+`, `+`, `:?`, `?`, `#`, `##`, `%`, `%%`, `/` and `//`"
+                    .to_owned()
+            }
+            _ => return error,
+        };
+        error.with_hint(hint)
+    }
+
+    /// The variable that was probably meant by a name that has no value.
+    pub(super) fn nearest(&self, name: &str) -> Option<&str> {
+        // A long list is no help, and would take its time.
+        let names: Vec<&str> = self.names().take(1000).filter(|known| *known != name).collect();
+        nearest(name, &names)
     }
 }
 
@@ -152,6 +256,19 @@ mod tests {
         scope.set("A", "env");
         assert_eq!(scope.history_prefix(), "|2 A=env B= ");
         assert_eq!(scope.environment(), ["A=env"]);
+    }
+
+    #[test]
+    fn growth_is_bounded_over_all_copies() {
+        let mut scope = Scope::default();
+        scope.set("a", &"x".repeat(100_000));
+        let word = Word { text: "$a$a$a".into(), span: Span::new(3, 9) };
+        let copy = scope.clone();
+        let refused = (0..1000).find_map(|n| {
+            let scope = if n % 2 == 0 { &scope } else { &copy };
+            scope.expand(&word, '\\').err()
+        });
+        assert_eq!(refused.map(|error| (error.code, error.span())), Some(("too-large", word.span)));
     }
 
     #[test]

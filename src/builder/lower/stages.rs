@@ -1,9 +1,11 @@
 //! [`Stages`]: the Dockerfile's statements by stage, and which stages a target needs.
 
+use std::collections::HashMap;
+
 use super::scope::{BuildArgs, Scope};
 use crate::oci::Platform;
 use crate::parser::{
-    Diagnostic, Dockerfile, FromImage, Instruction, Mount, MountKey, Span, Statement, Word,
+    Diagnostic, Dockerfile, FromImage, Instruction, Mount, MountKey, Span, Statement, Word, nearest,
 };
 
 /// One FROM and what follows it.
@@ -38,7 +40,7 @@ impl Stage<'_> {
 }
 
 /// What the `from` of a mount names.
-fn mount_from(mount: &Mount) -> Option<&Word> {
+pub(super) fn mount_from(mount: &Mount) -> Option<&Word> {
     mount.options.iter().rfind(|option| option.key == MountKey::From)?.value.as_ref()
 }
 
@@ -50,6 +52,8 @@ pub(super) struct Stages<'a> {
     pub(super) globals: Scope,
     /// The index of the stage to build.
     pub(super) target: usize,
+    /// The indices of the stages of each name, in order.
+    named: HashMap<String, Vec<usize>>,
 }
 
 impl<'a> Stages<'a> {
@@ -85,7 +89,13 @@ impl<'a> Stages<'a> {
             return Err(Diagnostic::error("no-stage", span, "no build stage in the Dockerfile")
                 .with_hint("begin with `FROM scratch` or the name of an image"));
         }
-        let mut stages = Self { all, globals, target: 0 };
+        let mut named: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, stage) in all.iter().enumerate() {
+            if let Some(name) = &stage.name {
+                named.entry(name.clone()).or_default().push(index);
+            }
+        }
+        let mut stages = Self { all, globals, target: 0, named };
         stages.target = stages.find_target(target)?;
         Ok(stages)
     }
@@ -96,9 +106,16 @@ impl<'a> Stages<'a> {
             let names: Vec<&str> = self.all.iter().filter_map(|s| s.name.as_deref()).collect();
             let message = format!("target stage `{}` could not be found", target.escape_debug());
             let diagnostic = Diagnostic::error("no-target", Span::default(), message);
+            if let Some(near) = self.nearest(target, self.all.len()) {
+                return diagnostic.with_hint(format!("did you mean `{near}`?"));
+            }
             match names.as_slice() {
                 [] => diagnostic.with_hint("no stage has a name; name one with `FROM … AS name`"),
-                names => diagnostic.with_hint(format!("there are: {}", names.join(", "))),
+                names => {
+                    let first = names[..names.len().min(20)].join(", ");
+                    let more = if names.len() > 20 { ", …" } else { "" };
+                    diagnostic.with_hint(format!("there are: {first}{more}"))
+                }
             }
         })
     }
@@ -140,30 +157,52 @@ impl<'a> Stages<'a> {
         self.find(name, before).filter(|_| name == name.to_lowercase())
     }
 
+    /// How many stages start from each.
+    pub(super) fn starts(&self) -> Vec<usize> {
+        let mut starts = vec![0; self.all.len()];
+        for (index, stage) in self.all.iter().enumerate() {
+            if let Some(base) = self.find_base(&stage.base, index) {
+                starts[base] += 1;
+            }
+        }
+        starts
+    }
+
     /// The last stage of this name before the stage `before`. Case does not count.
     pub(super) fn find(&self, name: &str, before: usize) -> Option<usize> {
-        let name = name.to_lowercase();
-        let named = |stage: &Stage<'_>| stage.name.as_deref() == Some(name.as_str());
-        self.all[..before.min(self.all.len())].iter().rposition(named)
+        let indices = self.named.get(&name.to_lowercase())?;
+        let earlier = indices.partition_point(|index| *index < before);
+        indices[..earlier].last().copied()
+    }
+
+    /// The name of the stage before `before` that was probably meant by `name`.
+    pub(super) fn nearest(&self, name: &str, before: usize) -> Option<&str> {
+        // A long list is no help, and would take its time.
+        let earlier = self.all[..before.min(self.all.len())].iter().rev().take(1000);
+        nearest(name, &earlier.filter_map(|stage| stage.name.as_deref()).collect::<Vec<_>>())
     }
 }
 
 /// A stage that needs itself, and where it or one on the way names a stage that comes too late.
 fn find_cycle(needs: &[Vec<(usize, Span)>]) -> Option<(usize, Span)> {
     let mut is_done = vec![false; needs.len()];
+    let mut is_on_way = vec![false; needs.len()];
     for start in 0..needs.len() {
         // The way from `start`: each stage with how many of its needs were looked at.
         let mut way = vec![(start, 0)];
         while let Some((stage, next)) = way.last_mut() {
             let stage = *stage;
+            is_on_way[stage] = true;
             match needs[stage].get(*next).filter(|_| !is_done[stage]) {
                 None => {
                     is_done[stage] = true;
+                    is_on_way[stage] = false;
                     way.pop();
                 }
                 Some((other, _)) => {
                     *next += 1;
-                    if let Some(first) = way.iter().position(|(stage, _)| stage == other) {
+                    if is_on_way[*other] {
+                        let first = way.iter().position(|(stage, _)| stage == other).unwrap_or(0);
                         let needs =
                             way[first..].iter().map(|(from, next)| (from, &needs[*from][next - 1]));
                         let mut late = needs.filter(|(from, (to, _))| to >= *from);
@@ -208,8 +247,12 @@ fn base_name(from: &FromImage, globals: &Scope, escape: char) -> Result<String, 
     let name = globals.expand(&from.image, escape)?;
     if name.is_empty() {
         let message = "base name should not be blank: `FROM` names nothing";
-        return Err(Diagnostic::error("no-base", from.image.span, message)
-            .with_hint("give the ARG a default, or a value with `--build-arg`"));
+        let error = Diagnostic::error("no-base", from.image.span, message);
+        let name = from.image.text.trim_matches(['$', '{', '}', '"']);
+        return Err(match globals.nearest(name) {
+            Some(near) => error.with_hint(format!("did you mean `${near}`?")),
+            None => error.with_hint("give the ARG a default, or a value with `--build-arg`"),
+        });
     }
     Ok(name)
 }

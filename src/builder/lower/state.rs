@@ -1,5 +1,7 @@
 //! [`State`]: what a stage has come to after some of its instructions.
 
+use std::collections::HashMap;
+
 use super::scope::Scope;
 use crate::builder::graph::VertexId;
 use crate::oci::{Descriptor, History, ImageConfig, Platform};
@@ -24,6 +26,8 @@ pub(super) struct State {
     pub(super) scope: Scope,
     /// Whether this stage has a CMD, which an ENTRYPOINT then leaves alone.
     pub(super) has_cmd: bool,
+    /// Where in the config's environment each variable stands.
+    env_places: HashMap<String, usize>,
 }
 
 impl State {
@@ -46,7 +50,8 @@ impl State {
     fn of(config: ImageConfig, base_layers: Vec<Descriptor>, root: Option<VertexId>) -> Self {
         let base_history = config.history.len();
         let scope = Scope::default();
-        Self { root, config, base_layers, base_history, scope, has_cmd: false }
+        let env_places = HashMap::new();
+        Self { root, config, base_layers, base_history, scope, has_cmd: false, env_places }
     }
 
     /// FROM of another stage.
@@ -59,13 +64,41 @@ impl State {
         if self.config.config.env("PATH").is_none() {
             self.config.config.set_env("PATH", DEFAULT_PATH);
         }
-        for pair in &self.config.config.env {
-            if let Some((name, value)) = pair.split_once('=')
-                && !name.is_empty()
-            {
+        self.env_places.clear();
+        for (place, pair) in self.config.config.env.iter().enumerate() {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            self.env_places.entry(name.to_owned()).or_insert(place);
+            if !name.is_empty() && pair.len() > name.len() {
                 self.scope.set(name, value);
             }
         }
+    }
+
+    /// Sets an environment variable of the image, in its old place where it has one.
+    pub(super) fn set_env(&mut self, name: &str, value: &str) {
+        self.scope.set(name, value);
+        let pair = format!("{name}={value}");
+        let env = &mut self.config.config.env;
+        // The config knows a variable by what stands before the first equals sign.
+        let known = name.split('=').next().unwrap_or(name);
+        if let Some(place) = self.env_places.get(known).filter(|_| known == name) {
+            env[*place] = pair;
+        } else {
+            self.env_places.entry(known.to_owned()).or_insert(env.len());
+            env.push(pair);
+        }
+    }
+
+    /// About how many bytes a copy takes.
+    pub(super) fn size_bytes(&self) -> usize {
+        let config = &self.config.config;
+        let text = |text: &String| text.len() + 64;
+        let history = self.config.history.iter().filter_map(|entry| entry.created_by.as_ref());
+        let labels = config.labels.iter().map(|(name, value)| name.len() + value.len() + 128);
+        let env = config.env.iter().map(|pair| 2 * text(pair));
+        let triggers = config.on_build.iter().map(text);
+        let texts = history.map(text).chain(labels).chain(env).chain(triggers);
+        texts.sum::<usize>() + self.scope.size_bytes()
     }
 
     /// Notes an instruction in the history. When it was done is filled in when the image is made.

@@ -1,0 +1,218 @@
+//! What FROM and `--from` name: stages, contexts, images, and the triggers that images bring.
+
+use super::stages::Stage;
+use super::state::State;
+use super::{Lowering, NamedContext, Place};
+use crate::builder::BuildError;
+use crate::builder::graph::{Op, Tree, Vertex, VertexId};
+use crate::oci::{Platform, Reference, ReferenceError};
+use crate::parser::{self, Diagnostic, Severity, Span, Statement};
+use crate::store::Image;
+
+impl Lowering<'_> {
+    /// As BuildKit: what a FROM names has to be a name even where nobody needs its stage.
+    pub(super) fn check_bases(&self) -> Result<(), Diagnostic> {
+        for (index, stage) in self.stages.all.iter().enumerate() {
+            let is_known = stage.base == "scratch"
+                || self.stages.find_base(&stage.base, index).is_some()
+                || self.options.named_contexts.contains_key(&stage.base.to_lowercase());
+            if !is_known {
+                parse_base(&stage.base, stage.from.image.span)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The state that FROM leaves, and the triggers that it pulls.
+    pub(super) fn begin_stage(&mut self, index: usize) -> Result<(State, Vec<String>), BuildError> {
+        let stage = &self.stages.all[index];
+        let base = stage.base.clone();
+        let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());
+        let span = stage.from.image.span;
+        let mut state = if self.options.named_contexts.contains_key(&base.to_lowercase()) {
+            self.state_of_context(&base, index, span)?
+        } else if let Some(other) = self.stages.find_base(&base, index) {
+            self.require(other)?;
+            self.state_of_stage(other, span)?.inherit()
+        } else if base == "scratch" {
+            State::scratch(&platform)
+        } else {
+            let state = self.state_of_image(&base, index, span)?;
+            self.check_platform(&base, &state.config.platform(), &platform, span);
+            state
+        };
+        let triggers = std::mem::take(&mut state.config.config.on_build);
+        state.begin();
+        state.scope.budget = self.stages.globals.budget.clone();
+        Ok((state, triggers))
+    }
+
+    /// What a stage has come to. The last to start from it takes it: a long chain of stages would
+    /// else hold its beginning as many times as it has links.
+    fn state_of_stage(&mut self, stage: usize, span: Span) -> Result<State, BuildError> {
+        let done = self.done[stage].as_mut();
+        let state = done.map(|done| &mut done.state).ok_or(BuildError::Cancelled)?;
+        self.starts_left[stage] = self.starts_left[stage].saturating_sub(1);
+        if self.starts_left[stage] == 0 && stage != self.stages.target {
+            return state.take().ok_or(BuildError::Cancelled);
+        }
+        let state = state.as_ref().ok_or(BuildError::Cancelled)?;
+        self.stages.globals.budget.take(state.size_bytes(), span)?;
+        Ok(state.clone())
+    }
+
+    fn check_platform(&mut self, base: &str, found: &Platform, wanted: &Platform, span: Span) {
+        if (&found.os, &found.architecture) != (&wanted.os, &wanted.architecture) {
+            let message = format!("base image `{base}` is for {found}, the build for {wanted}");
+            self.warnings.push(Diagnostic::warning("InvalidBaseImagePlatform", span, message));
+        }
+    }
+
+    fn state_of_context(
+        &mut self,
+        name: &str,
+        stage: usize,
+        span: Span,
+    ) -> Result<State, BuildError> {
+        match self.options.named_contexts.get(&name.to_lowercase()) {
+            Some(NamedContext::Image(reference)) => {
+                self.state_of_image(&reference.to_string(), stage, span)
+            }
+            _ => {
+                let message = format!("the build context `{name}` is a folder, not an image");
+                Err(Diagnostic::error("base", span, message)
+                    .with_hint("FROM needs `docker-image://…`; COPY --from takes folders")
+                    .into())
+            }
+        }
+    }
+
+    fn state_of_image(
+        &mut self,
+        name: &str,
+        stage: usize,
+        span: Span,
+    ) -> Result<State, BuildError> {
+        let image = self.find_image(name, stage, span)?;
+        let vertex = self.image_vertex(&image, name, span);
+        Ok(State::image(image, vertex))
+    }
+
+    /// The image that the stage of this number names.
+    fn find_image(&self, name: &str, stage: usize, span: Span) -> Result<Image, BuildError> {
+        let reference = parse_base(name, span)?;
+        let found = self
+            .images
+            .image(&reference)
+            .map_err(|err| BuildError::At { span, source: Box::new(BuildError::Store(err)) })?;
+        found.ok_or_else(|| {
+            let message = format!("image `{}` not found in the store", reference.familiar());
+            let hint = match self.stages.nearest(name, stage) {
+                Some(near) => format!("did you mean the stage `{near}`?"),
+                None => "bring it in with `mica load` or `mica import`".to_owned(),
+            };
+            Diagnostic::error("base", span, message).with_hint(hint).into()
+        })
+    }
+
+    /// The vertex with an image's files; `None` for an image without layers.
+    fn image_vertex(&mut self, image: &Image, name: &str, span: Span) -> Option<VertexId> {
+        if image.config.rootfs.diff_ids.is_empty() {
+            return None;
+        }
+        let known = self.image_vertices.get(&image.id()).copied();
+        Some(known.unwrap_or_else(|| {
+            let vertex = self.graph.add(Vertex {
+                op: Op::Image(Box::new(image.clone())),
+                root: None,
+                name: format!("FROM {name}"),
+                span: Some(span),
+                no_cache: false,
+            });
+            self.image_vertices.insert(image.id(), vertex);
+            vertex
+        }))
+    }
+
+    /// The tree that a `--from` names, seen from a stage.
+    pub(super) fn tree(
+        &mut self,
+        name: &str,
+        place: Place,
+        span: Span,
+    ) -> Result<Tree, BuildError> {
+        if let Some(context) = self.options.named_contexts.get(&name.to_lowercase()) {
+            return match context.clone() {
+                NamedContext::Folder(number) => Ok(Tree::Context(number)),
+                NamedContext::Image(reference) => {
+                    self.image_tree(&reference.to_string(), place.stage, span)
+                }
+            };
+        }
+        let current = place.stage;
+        let stage = match name.parse::<usize>() {
+            Ok(number) if number < current => Some(number),
+            Ok(number) => {
+                let message = format!(
+                    "invalid stage index {number}: stage {current} can copy from those before it"
+                );
+                return Err(Diagnostic::error("from", span, message).into());
+            }
+            Err(_) => self.stages.find(name, current),
+        };
+        if let Some(stage) = stage {
+            self.require(stage)?;
+            let root = self.done[stage].as_ref().and_then(|done| done.root);
+            return Ok(root.map_or(Tree::Scratch, Tree::Vertex));
+        }
+        match self.stages.find(name, usize::MAX) {
+            Some(own) if own == current => {
+                let message = format!("circular dependency: stage `{name}` copies from itself");
+                Err(Diagnostic::error("from", span, message).into())
+            }
+            Some(_) => {
+                let message = format!(
+                    "cannot copy from stage `{name}`: it needs to be defined before this stage"
+                );
+                Err(Diagnostic::error("from", span, message).into())
+            }
+            None if name == "scratch" => Ok(Tree::Scratch),
+            None => self.image_tree(name, current, span),
+        }
+    }
+
+    fn image_tree(&mut self, name: &str, stage: usize, span: Span) -> Result<Tree, BuildError> {
+        let image = self.find_image(name, stage, span)?;
+        Ok(self.image_vertex(&image, name, span).map_or(Tree::Scratch, Tree::Vertex))
+    }
+}
+
+fn parse_base(name: &str, span: Span) -> Result<Reference, Diagnostic> {
+    name.parse().map_err(|err: ReferenceError| Diagnostic::error("base", span, err.to_string()))
+}
+
+/// Parses the triggers of a base image.
+pub(super) fn parse_triggers(
+    triggers: &[String],
+    stage: &Stage<'_>,
+) -> Result<Vec<Statement>, BuildError> {
+    let mut statements = Vec::new();
+    for trigger in triggers {
+        let parsed = parser::parse_trigger(trigger).map_err(|found| {
+            let errors = found.into_iter().filter(|found| found.severity == Severity::Error);
+            let moved = errors.map(|found| in_trigger(found, stage.span));
+            BuildError::Dockerfile(moved.collect())
+        })?;
+        statements.push(parsed);
+    }
+    Ok(statements)
+}
+
+/// Lets a diagnostic about a trigger, whose text is not in the Dockerfile, point to the FROM.
+pub(super) fn in_trigger(mut found: Diagnostic, span: Span) -> Diagnostic {
+    found.message = format!("ONBUILD trigger of the base image: {}", found.message);
+    found.labels = vec![(span, String::new())];
+    // Nothing can be set above what the base image brings.
+    found.hint = found.hint.filter(|_| found.code != "expansion");
+    found
+}
