@@ -76,18 +76,16 @@ impl BuildContext {
     /// [`BuildError::Archive`] for a tar that [`layer::apply`] refuses, [`BuildError::Store`].
     pub fn archive(store: &Store, archive: impl Read + Send) -> Result<Self, BuildError> {
         let staged = store.stage_layer()?;
-        let dir = staged.fs();
-        let open = || {
-            Handle::open(&dir).map_err(|source| {
-                let (action, path) = ("open the folder", dir.clone());
-                SnapshotError::Io { action, path, source }
-            })
-        };
         let (_, tar) = layer::open_archive(archive)
             .map_err(|error| BuildError::Archive(LayerError::read(error)))?;
-        let upper = Upper::new(open()?, &View::new(Vec::new())?)?;
+        let upper = Upper::new(open_layer(&staged)?, &View::new(Vec::new())?)?;
         layer::apply(tar, &upper, layer::Options::ARCHIVE).map_err(BuildError::Archive)?;
-        let view = View::new(vec![open()?])?;
+        Self::of_layer(staged)
+    }
+
+    /// The files of a folder of the store that goes with the context.
+    pub(super) fn of_layer(staged: StagedLayer) -> Result<Self, BuildError> {
+        let view = View::new(vec![open_layer(&staged)?])?;
         Ok(Self { view, ignore: None, files: FileCache::none(), unpacked: Some(staged) })
     }
 
@@ -108,6 +106,11 @@ impl BuildContext {
         self.ignore.as_ref()
     }
 
+    /// Where it lies in the store, if it does.
+    pub(super) fn unpacked(&self) -> Option<PathBuf> {
+        self.unpacked.as_ref().map(StagedLayer::fs)
+    }
+
     /// Whether the owners of its files count: those of a user's folder become root.
     pub(super) fn keeps_owners(&self) -> bool {
         self.unpacked.is_some()
@@ -118,6 +121,13 @@ impl BuildContext {
 fn read_rules(view: &View) -> Result<Option<Vec<u8>>, BuildError> {
     let found = view.resolve(Path::new(".dockerignore"))?.entry;
     found.filter(|entry| !entry.is_dir()).map(|entry| read_small(view, &entry)).transpose()
+}
+
+fn open_layer(staged: &StagedLayer) -> Result<Handle, BuildError> {
+    let path = staged.fs();
+    let action = "open the folder";
+    let opened = Handle::open(&path);
+    opened.map_err(|source| SnapshotError::Io { action, path, source }.into())
 }
 
 fn read_beside(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {

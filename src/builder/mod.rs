@@ -16,6 +16,7 @@ mod lower;
 mod ops;
 pub mod progress;
 mod redact;
+mod remote;
 mod scheduler;
 mod secrets;
 mod snapshot;
@@ -25,6 +26,7 @@ mod sources;
 pub use context::BuildContext;
 pub use error::BuildError;
 pub use lower::{BuildArgs, Images, NamedContext, Options, config_of_changes};
+pub use remote::{Access, Fetched, Remote, read_url};
 pub use secrets::{Secret, Secrets};
 pub use sources::fetched;
 
@@ -70,6 +72,12 @@ pub struct Services<'a> {
     pub now: &'a (dyn Fn() -> jiff::Timestamp + Sync),
     /// How many steps run at once.
     pub jobs: usize,
+}
+
+impl<'a> Services<'a> {
+    fn access(&self) -> Access<'a> {
+        Access { store: self.store, secrets: self.secrets, cancel: self.cancel }
+    }
 }
 
 impl std::fmt::Debug for Services<'_> {

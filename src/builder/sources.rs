@@ -1,15 +1,16 @@
 //! What comes from elsewhere: pinned before keys are made, brought when a step needs it.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
 use super::graph::{Graph, HttpOp, Op, VertexId};
 use super::ops::open_upper;
 use super::scheduler::{self, Task};
-use super::{BuildError, Services};
+use super::{Access, BuildError, Services};
 use crate::cache::KeyHasher;
-use crate::fetch::{FetchError, Fetcher, GitSource, Pinned};
+use crate::fetch::{Download, FetchError, Fetcher, GitSource, Pinned};
 use crate::oci::Digest;
 use crate::snapshot::{Attributes, SnapshotError, Timestamp, View, copy_file};
 use crate::store::{StagedLayer, Store};
@@ -45,7 +46,7 @@ impl Sources {
         }
         scheduler::run(&tasks, HashMap::new(), services.jobs, |id, _| {
             let vertex = graph.get(id);
-            let pin = with_fetcher(services, |fetcher| match &vertex.op {
+            let pin = with_fetcher(services.access(), |fetcher| match &vertex.op {
                 Op::Http(HttpOp { checksum: Some(digest), .. }) => Ok(Pin::File(*digest)),
                 Op::Http(http) => Ok(Pin::File(fetcher.download(&http.url)?.digest)),
                 Op::Git(git) => Ok(Pin::Commit(fetcher.pin(git)?)),
@@ -78,22 +79,10 @@ impl Sources {
         staged: &StagedLayer,
     ) -> Result<(), BuildError> {
         let Some(Pin::File(digest)) = self.0.get(&id) else { return Err(BuildError::Cancelled) };
-        let download =
-            with_fetcher(services, |fetcher| fetcher.download_exactly(&http.url, *digest))?;
-        let failed = |source| {
-            let (action, path) = ("read", download.path.clone());
-            SnapshotError::Io { action, path, source }
-        };
-        let from = std::fs::File::open(&download.path).map_err(failed)?;
-        let size = from.metadata().map_err(failed)?.len();
-        let mtime = Timestamp::from_secs(download.modified.unwrap_or_default());
-        let attributes = Attributes { mode: 0o600, mtime, ..Attributes::default() };
-        let upper = open_upper(staged, &View::new(Vec::new())?)?;
-        let root = upper.root();
-        let new = root.create_file(http.name.as_ref(), &attributes)?;
-        copy_file(&from, new.file(), size, None).map_err(|err| err.at(http.name.as_ref()))?;
-        new.finish()?;
-        Ok(upper.finish()?)
+        let download = with_fetcher(services.access(), |fetcher| {
+            fetcher.download_exactly(&http.url, *digest)
+        })?;
+        put_file(&download, &http.name, staged)
     }
 
     /// Puts the files of a commit into a layer.
@@ -105,7 +94,7 @@ impl Sources {
         staged: &StagedLayer,
     ) -> Result<(), BuildError> {
         let Some(Pin::Commit(pinned)) = self.0.get(&id) else { return Err(BuildError::Cancelled) };
-        with_fetcher(services, |fetcher| fetcher.checkout(git, pinned, &staged.fs()))?;
+        with_fetcher(services.access(), |fetcher| fetcher.checkout(git, pinned, &staged.fs()))?;
         Ok(())
     }
 }
@@ -115,12 +104,35 @@ pub fn fetched(store: &Store) -> PathBuf {
     store.path().join("fetched")
 }
 
-fn with_fetcher<T>(
-    services: &Services<'_>,
+/// Puts a file that was fetched into a layer.
+pub(super) fn put_file(
+    download: &Download,
+    name: &str,
+    staged: &StagedLayer,
+) -> Result<(), BuildError> {
+    let failed = |source| {
+        let (action, path) = ("read", download.path.clone());
+        SnapshotError::Io { action, path, source }
+    };
+    let from = File::open(&download.path).map_err(failed)?;
+    let size = from.metadata().map_err(failed)?.len();
+    let mtime = Timestamp::from_secs(download.modified.unwrap_or_default());
+    let attributes = Attributes { mode: 0o600, mtime, ..Attributes::default() };
+    let upper = open_upper(staged, &View::new(Vec::new())?)?;
+    let root = upper.root();
+    let new = root.create_file(name.as_ref(), &attributes)?;
+    copy_file(&from, new.file(), size, None).map_err(|err| err.at(name.as_ref()))?;
+    new.finish()?;
+    Ok(upper.finish()?)
+}
+
+/// Lends a fetcher to some work.
+pub(super) fn with_fetcher<T>(
+    access: Access<'_>,
     work: impl FnOnce(&Fetcher<'_>) -> Result<T, FetchError>,
 ) -> Result<T, BuildError> {
-    let secret = |name: &str| services.secrets.read(name).map_err(io::Error::other);
-    let cancelled = || services.cancel.is_cancelled();
-    let (dir, scratch) = (fetched(services.store), services.store.scratch("fetch"));
+    let secret = |name: &str| access.secrets.read(name).map_err(io::Error::other);
+    let cancelled = || access.cancel.is_cancelled();
+    let (dir, scratch) = (fetched(access.store), access.store.scratch("fetch"));
     Ok(work(&Fetcher::new(dir, scratch, &secret, &cancelled))?)
 }

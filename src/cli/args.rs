@@ -86,13 +86,14 @@ pub(super) enum SystemCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct BuildArgs {
-    /// Folder that COPY and ADD read from, or `-` for a Dockerfile or a tar on standard input
-    #[arg(value_name = "PATH")]
+    /// Folder that COPY and ADD read from, git repository, URL of a tar or a Dockerfile, or `-` for
+    /// one on standard input
+    #[arg(value_name = "PATH|URL|-")]
     pub context: PathBuf,
     /// Name of the image; may be given more than once
     #[arg(short, long, value_name = "NAME[:TAG]")]
     pub tag: Vec<String>,
-    /// Dockerfile, or `-` for standard input [default: PATH/Dockerfile]
+    /// Dockerfile, by path or URL, or `-` for standard input [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "PATH")]
     pub file: Option<PathBuf>,
     /// Set an ARG; without a value it is taken from the environment

@@ -18,10 +18,10 @@ use outputs::Output;
 use super::args::{BuildArgs, NetworkArg, ProgressArg};
 use super::progress::Drawing;
 use super::{CliError, Context, report, ui};
-use crate::builder::{self, BuildRequest, NamedContext, Options, Services};
+use crate::builder::{self, Access, BuildRequest, NamedContext, Options, Services};
 use crate::cache::StepCache;
 use crate::oci::{Platform, Reference};
-use crate::parser::{self, Severity};
+use crate::parser::{self, Parsed, Severity};
 use crate::runtime::NamespaceSandbox;
 
 /// Steps wait for disks and networks too: even one core runs this many at once.
@@ -35,21 +35,19 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     let store = context.open_store()?;
     let cache_dir = store.path().join("cache");
     let named = flags::named_contexts(&args.build_context)?;
-    let input = input::open(args, &named.folders, &store, &cancel)?;
-    let input::Input { contexts, file, text } = input;
-    let parsed = parser::parse(&text);
-    let text = String::from_utf8_lossy(&text).into_owned();
-    if parsed.diagnostics.iter().any(|found| found.severity == Severity::Error) {
-        return Err(CliError::Dockerfile { file, text, found: parsed.diagnostics });
-    }
-    let build_args = flags::build_args(&args.build_arg, args.source_date_epoch.as_deref())?;
+    let (secrets, agents) = (credentials::secrets(&args.secret)?, credentials::ssh(&args.ssh)?);
+    let mut build_args = flags::build_args(&args.build_arg, args.source_date_epoch.as_deref())?;
+    let access = Access { store: &store, secrets: &secrets, cancel: &cancel };
+    let keep_git_dir = flags::keeps_git_dir(&build_args);
+    let input = input::open(args, &named.others, access, keep_git_dir)?;
+    let input::Input { contexts, file, text, time } = input;
+    let (parsed, text) = parse(&file, &text)?;
     let request = BuildRequest {
         dockerfile: parsed.dockerfile,
         contexts,
-        epoch: flags::epoch(&build_args)?,
+        epoch: flags::epoch(&mut build_args, time)?,
         options: options(args, build_args, named.names)?,
     };
-    let (secrets, agents) = (credentials::secrets(&args.secret)?, credentials::ssh(&args.ssh)?);
     let result = {
         let progress = Drawing::new(args.progress, args.quiet);
         let sandbox = NamespaceSandbox::new()
@@ -86,6 +84,20 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     let delivered = delivery.deliver(&outputs)?;
     tell(args, &outputs, &result.image.id().to_string(), &delivered)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a Dockerfile that has no errors.
+fn parse(file: &str, text: &[u8]) -> Result<(Parsed, String), CliError> {
+    let parsed = parser::parse(text);
+    let text = String::from_utf8_lossy(text).into_owned();
+    if parsed.diagnostics.iter().any(|found| found.severity == Severity::Error) {
+        return Err(CliError::Dockerfile {
+            file: file.to_owned(),
+            text,
+            found: parsed.diagnostics,
+        });
+    }
+    Ok((parsed, text))
 }
 
 /// Says what has become of the build: in files, and to whoever is there.

@@ -106,7 +106,7 @@ impl Fetcher<'_> {
         let peeled = format!("{name}^{{}}");
         let git = self.git(url)?;
         let args = ["ls-remote", "--symref", "--", &url.remote, name, &peeled].map(OsStr::new);
-        let listed = git.run("ask", Protocols::Remote, &args)?;
+        let listed = git.run("read the refs of", Protocols::Remote, &args)?;
         let listed = String::from_utf8_lossy(&listed);
         let lines: Vec<(&str, &str)> =
             listed.lines().filter_map(|line| line.split_once('\t')).collect();

@@ -219,13 +219,13 @@ fn flags_that_make_no_sense() {
     ];
     let said: Vec<String> = cases.iter().map(|args| fails(&env, &context, args, 2)).collect();
     insta::assert_snapshot!(said.join("\n\n"), @r"
-    error: SOURCE_DATE_EPOCH is `soon`, not a number of seconds since 1970
+    error: SOURCE_DATE_EPOCH is `soon`, not a number of seconds since 1970, nor `context`
 
     error: unexpected argument '-9' found
 
       tip: to pass '-9' as a value, use '-- -9'
 
-    Usage: mica build [OPTIONS] <PATH>
+    Usage: mica build [OPTIONS] <PATH|URL|->
 
     For more information, try '--help'.
 
@@ -245,7 +245,7 @@ fn flags_that_make_no_sense() {
 
       tip: a similar argument exists: '--no-cache-filter'
 
-    Usage: mica build --no-cache-filter <STAGE[,STAGE]> <PATH>
+    Usage: mica build --no-cache-filter <STAGE[,STAGE]> <PATH|URL|->
 
     For more information, try '--help'.
     ");
@@ -261,7 +261,7 @@ fn contexts_that_are_none() {
         fails(&env, &none, &[], 1),
         fails(&env, &file, &[], 1),
         fails(&env, &empty, &[], 1).replace(empty.to_str().expect("UTF-8"), "[empty]"),
-        fails(&env, Path::new("https://example.invalid/repository.git"), &[], 2),
+        fails(&env, Path::new("svn://example.invalid/repository"), &[], 2),
     ];
     let said = said.map(|said| {
         let name = |path: &Path| {
@@ -278,7 +278,7 @@ fn contexts_that_are_none() {
     error: no Dockerfile at `[dir]/contexts/[empty]/Dockerfile`
     hint: name it with `--file PATH`
 
-    error: a build context from elsewhere is not supported yet: give a folder
+    error: build context `svn://example.invalid/repository`: give a folder, an http(s) URL or a git repository
     ");
 }
 

@@ -19,6 +19,7 @@ mod login;
 mod outputs;
 mod refusals;
 mod remote;
+mod remote_context;
 mod reproducible;
 mod run;
 mod secrets;

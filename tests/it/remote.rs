@@ -352,7 +352,7 @@ fn what_a_repository_does_not_have() {
       |     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
     ");
     assert_snapshot!(told("none.git"), @r"
-    error: cannot ask `http://host/none.git`: fatal: repository 'http://host/none.git/' not found
+    error: cannot read the refs of `http://host/none.git`: fatal: repository 'http://host/none.git/' not found
      --> Dockerfile:2:5
       |
     2 | ADD http://host/none.git /

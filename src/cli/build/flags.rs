@@ -8,6 +8,9 @@ use crate::builder::{self, NamedContext};
 use crate::cli::CliError;
 use crate::runtime::Resource;
 
+/// The build argument with the time that no other is later than.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// `NAME=VALUE`; without a value it is empty.
 pub(super) fn pair(text: &str) -> (String, String) {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
@@ -21,7 +24,7 @@ pub(super) fn build_args(
 ) -> Result<builder::BuildArgs, CliError> {
     let mut args = builder::BuildArgs::new();
     if let Some(epoch) = epoch {
-        args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
+        args.insert(EPOCH.to_owned(), epoch.to_owned());
     }
     for text in given {
         let (name, value) = match text.split_once('=') {
@@ -40,30 +43,44 @@ pub(super) fn build_args(
     Ok(args)
 }
 
-/// The time that no other in the image is later than.
-pub(super) fn epoch(args: &builder::BuildArgs) -> Result<Option<i64>, CliError> {
-    let Some(text) = args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
+/// The time that no other in the image is later than. `context` is that of the main context, where it
+/// has one; the Dockerfile sees what it comes to.
+pub(super) fn epoch(
+    args: &mut builder::BuildArgs,
+    context: Option<i64>,
+) -> Result<Option<i64>, CliError> {
+    let Some(text) = args.get_mut(EPOCH).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
+    if text == "context" {
+        *text = context.map(|time| time.to_string()).unwrap_or_default();
+        return Ok(context);
+    }
     let seconds =
         text.parse().ok().filter(|seconds| jiff::Timestamp::from_second(*seconds).is_ok());
     seconds.map(Some).ok_or_else(|| {
         CliError::Usage(format!(
-            "SOURCE_DATE_EPOCH is `{}`, not a number of seconds since 1970",
+            "SOURCE_DATE_EPOCH is `{}`, not a number of seconds since 1970, nor `context`",
             text.escape_debug()
         ))
     })
 }
 
+/// Whether the `.git` of a context from a repository stays.
+pub(super) fn keeps_git_dir(args: &builder::BuildArgs) -> bool {
+    let value = args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").map(String::as_str);
+    matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+}
+
 /// What the names of `--build-context` stand for.
 pub(super) struct Contexts {
     pub(super) names: HashMap<String, NamedContext>,
-    /// Folders beside the main context, which is number 0.
-    pub(super) folders: Vec<PathBuf>,
+    /// What is no image: folders, or what else the main context, which is number 0, can be.
+    pub(super) others: Vec<PathBuf>,
 }
 
 pub(super) fn named_contexts(given: &[String]) -> Result<Contexts, CliError> {
-    let mut contexts = Contexts { names: HashMap::new(), folders: Vec::new() };
+    let mut contexts = Contexts { names: HashMap::new(), others: Vec::new() };
     for text in given {
         let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
             return Err(CliError::Usage(format!(
@@ -74,23 +91,13 @@ pub(super) fn named_contexts(given: &[String]) -> Result<Contexts, CliError> {
         let context = match value.split_once("://") {
             Some(("docker-image", image)) => NamedContext::Image(image.parse()?),
             _ => {
-                refuse_remote(value)?;
-                contexts.folders.push(PathBuf::from(value));
-                NamedContext::Folder(contexts.folders.len())
+                contexts.others.push(PathBuf::from(value));
+                NamedContext::Folder(contexts.others.len())
             }
         };
         contexts.names.insert(name.to_lowercase(), context);
     }
     Ok(contexts)
-}
-
-/// Contexts that are not folders are not built yet.
-pub(super) fn refuse_remote(context: &str) -> Result<(), CliError> {
-    if context.starts_with("git@") || context.contains("://") {
-        let message = "a build context from elsewhere is not supported yet: give a folder";
-        return Err(CliError::Usage(message.to_owned()));
-    }
-    Ok(())
 }
 
 /// `HOST:IP` or `HOST=IP`, several of them with commas between them.

@@ -5,11 +5,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::flags;
-use crate::builder::{BuildContext, BuildError};
+use crate::builder::{self, Access, BuildContext, BuildError, Fetched, Remote};
 use crate::cache::content::FileCache;
 use crate::cli::CliError;
 use crate::cli::args::BuildArgs;
+use crate::http::Url;
 use crate::layer;
 use crate::runtime::CancelToken;
 use crate::store::Store;
@@ -19,38 +19,69 @@ const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
 
 /// What a build reads.
 pub(super) struct Input {
-    /// The main context, then the folders of `--build-context`.
+    /// The main context, then those of `--build-context`.
     pub(super) contexts: Vec<BuildContext>,
     /// The Dockerfile, as it is named to the user.
     pub(super) file: String,
     /// Its bytes.
     pub(super) text: Vec<u8>,
+    /// When the main context was made, for one that knows.
+    pub(super) time: Option<i64>,
 }
 
 /// Opens the contexts and reads the Dockerfile.
 pub(super) fn open(
     args: &BuildArgs,
-    folders: &[PathBuf],
-    store: &Store,
-    cancel: &CancelToken,
+    others: &[PathBuf],
+    access: Access<'_>,
+    keep_git_dir: bool,
 ) -> Result<Input, CliError> {
-    let stdin = Stdin { cancel };
+    let stdin = Stdin { cancel: access.cancel };
+    let mut time = None;
     let (main, file, text) = if is_stdin(&args.context) {
-        from_stdin(args, store, stdin)?
+        from_stdin(args, access.store, stdin)?
+    } else if let Some(mut remote) = remote(&args.context)? {
+        if let Remote::Git(git) = &mut remote {
+            git.keep_git_dir |= keep_git_dir;
+        }
+        let fetched = remote.open(access, true).map_err(build_failed)?;
+        time = fetched.time;
+        from_remote(args, fetched, access, stdin)?
     } else {
-        flags::refuse_remote(&args.context.to_string_lossy())?;
-        from_folder(args, store, stdin)?
+        from_folder(args, access, stdin)?
     };
     let mut contexts = vec![main];
-    for folder in folders {
-        contexts.push(folder_context(folder, None, store)?);
+    for other in others {
+        contexts.push(match remote(other)? {
+            Some(remote) => remote.open(access, false).map_err(build_failed)?.context,
+            None => folder_context(other, None, access.store)?,
+        });
     }
-    Ok(Input { contexts, file, text })
+    Ok(Input { contexts, file, text, time })
+}
+
+/// A context from elsewhere. A folder of this machine goes first, whatever its name looks like.
+fn remote(word: &Path) -> Result<Option<Remote>, CliError> {
+    match word.to_str().filter(|_| !word.is_dir()) {
+        Some(text) => {
+            let wrong = |why: &str| {
+                CliError::Usage(format!("build context `{}`: {why}", without_password(text)))
+            };
+            match Remote::parse(text).map_err(|why| wrong(&why))? {
+                None if text.contains("://") => {
+                    Err(wrong("give a folder, an http(s) URL or a git repository"))
+                }
+                found => Ok(found),
+            }
+        }
+        None => Ok(None),
+    }
 }
 
 type Main = (BuildContext, String, Vec<u8>);
 
-fn from_folder(args: &BuildArgs, store: &Store, stdin: Stdin<'_>) -> Result<Main, CliError> {
+fn from_folder(args: &BuildArgs, access: Access<'_>, stdin: Stdin<'_>) -> Result<Main, CliError> {
+    let store = access.store;
     match args.file.as_deref() {
         // One that was not named is looked up inside the context: if it is a link, it leads nowhere
         // else.
@@ -62,16 +93,75 @@ fn from_folder(args: &BuildArgs, store: &Store, stdin: Stdin<'_>) -> Result<Main
                 found.ok_or_else(|| CliError::NoDockerfile(default.display().to_string()))?;
             Ok((context, file, text))
         }
-        Some(path) if is_stdin(path) => {
-            let text = read_dockerfile(stdin, path)?;
-            Ok((folder_context(&args.context, None, store)?, "-".to_owned(), text))
+        Some(path) => match elsewhere(path, access, stdin)? {
+            Some((file, text)) => Ok((folder_context(&args.context, None, store)?, file, text)),
+            None => {
+                let text = read_dockerfile(open_regular(path)?, path)?;
+                let context = folder_context(&args.context, Some(path), store)?;
+                Ok((context, path.display().to_string(), text))
+            }
+        },
+    }
+}
+
+/// A Dockerfile that lies in no folder: on standard input, or at a URL.
+fn elsewhere(
+    path: &Path,
+    access: Access<'_>,
+    stdin: Stdin<'_>,
+) -> Result<Option<(String, Vec<u8>)>, CliError> {
+    if is_stdin(path) {
+        return Ok(Some(("-".to_owned(), read_dockerfile(stdin, path)?)));
+    }
+    let is_url = |text: &&str| text.starts_with("http://") || text.starts_with("https://");
+    let Some(text) = path.to_str().filter(is_url) else { return Ok(None) };
+    let url = Url::parse(text).map_err(|why| {
+        CliError::Usage(format!("`--file {}`: invalid URL: {why}", without_password(text)))
+    })?;
+    let text = builder::read_url(&url, access).map_err(build_failed)?;
+    Ok(Some((url.to_string(), text)))
+}
+
+/// As with Docker, an absolute path is one of this machine, any other is one of the context. A context
+/// that is one file is its own Dockerfile.
+fn from_remote(
+    args: &BuildArgs,
+    fetched: Fetched,
+    access: Access<'_>,
+    stdin: Stdin<'_>,
+) -> Result<Main, CliError> {
+    let context = fetched.context;
+    if let Some(path) = &args.file {
+        if let Some((file, text)) = elsewhere(path, access, stdin)? {
+            return Ok((context, file, text));
         }
-        Some(path) => {
+        if path.is_absolute() {
             let text = read_dockerfile(open_regular(path)?, path)?;
-            let context = folder_context(&args.context, Some(path), store)?;
-            Ok((context, path.display().to_string(), text))
+            return Ok((context, path.display().to_string(), text));
         }
     }
+    let named = match fetched.file {
+        Some(file) => Some(Path::new(file)),
+        None => args.file.as_deref(),
+    };
+    let (file, text) = dockerfile_of(&context, named)?;
+    Ok((context, file, text))
+}
+
+/// The Dockerfile of a context, by the name that was given.
+fn dockerfile_of(
+    context: &BuildContext,
+    named: Option<&Path>,
+) -> Result<(String, Vec<u8>), CliError> {
+    let found = match named {
+        None => dockerfile_in(context)?,
+        Some(name) => {
+            let text = context.read(name).map_err(build_failed)?;
+            text.map(|text| (name.display().to_string(), text))
+        }
+    };
+    let name = named.unwrap_or(Path::new("Dockerfile"));
+    found.ok_or_else(|| CliError::NoDockerfile(name.display().to_string()))
 }
 
 /// Standard input is an archive with a Dockerfile in it, or else the text of a Dockerfile that has no
@@ -100,15 +190,7 @@ fn from_stdin(args: &BuildArgs, store: &Store, stdin: Stdin<'_>) -> Result<Main,
     let context = BuildContext::archive(store, whole)
         .map_err(|err| if stdin.cancel.is_cancelled() { BuildError::Cancelled } else { err })
         .map_err(build_failed)?;
-    let found = match &args.file {
-        None => dockerfile_in(&context)?,
-        Some(name) => {
-            let text = context.read(name).map_err(build_failed)?;
-            text.map(|text| (name.display().to_string(), text))
-        }
-    };
-    let name = args.file.as_deref().unwrap_or(Path::new("Dockerfile"));
-    let (file, text) = found.ok_or_else(|| CliError::NoDockerfile(name.display().to_string()))?;
+    let (file, text) = dockerfile_of(&context, args.file.as_deref())?;
     Ok((context, file, text))
 }
 
@@ -157,6 +239,17 @@ fn open_regular(path: &Path) -> Result<File, CliError> {
     } else {
         Err(read_failed(path, io::Error::other("it is no regular file")))
     }
+}
+
+/// A URL as it may be shown.
+fn without_password(text: &str) -> String {
+    let plain = match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}{}", &text[..scheme + 3], &text[at + 1..])
+        }
+        _ => text.to_owned(),
+    };
+    plain.escape_debug().to_string()
 }
 
 fn is_stdin(path: &Path) -> bool {
