@@ -30,11 +30,13 @@ pub use remote::{Access, Fetched, Remote, read_url};
 pub use secrets::{Secret, Secrets};
 pub use sources::fetched;
 
-use progress::Progress;
+use lower::{Inputs, Purpose};
+use progress::{Event, Progress};
 use solver::Solver;
 
 use crate::cache::StepCache;
-use crate::parser::{Diagnostic, Dockerfile};
+use crate::lint::Checks;
+use crate::parser::Dockerfile;
 use crate::runtime::{CancelToken, Sandbox};
 use crate::ssh::Agents;
 use crate::store::{Image, Store};
@@ -50,6 +52,8 @@ pub struct BuildRequest {
     pub options: Options,
     /// No time in the image is later than this, in seconds since 1970.
     pub epoch: Option<i64>,
+    /// What the syntax tree has shown already, and what is to be told.
+    pub checks: Checks,
 }
 
 /// What a build works with.
@@ -92,8 +96,41 @@ pub struct BuildResult {
     /// The image. It is in the store without a name: until it has one, or is
     /// [kept](Store::keep_unnamed) without, it lasts as long as the store is open.
     pub image: Image,
-    /// What is odd about the Dockerfile.
-    pub warnings: Vec<Diagnostic>,
+}
+
+/// What is to be checked.
+#[derive(Debug)]
+pub struct CheckRequest<'a> {
+    /// The Dockerfile, without errors.
+    pub dockerfile: &'a Dockerfile,
+    /// What the caller decides. Without a target, all stages are checked.
+    pub options: &'a Options,
+    /// The folder that COPY and ADD would read, where there is one.
+    pub context: Option<&'a BuildContext>,
+}
+
+/// Checks a Dockerfile without building anything. Images that `images` does not know are taken for
+/// such that hold what they have to.
+///
+/// # Errors
+/// What a build would fail with before it began, but for what is this machine's or mica's matter.
+pub fn check(
+    request: &CheckRequest<'_>,
+    images: &dyn Images,
+    checks: &mut Checks,
+) -> Result<(), BuildError> {
+    let inputs = Inputs {
+        dockerfile: request.dockerfile,
+        options: request.options,
+        images,
+        ignore: request.context.and_then(BuildContext::ignore),
+        purpose: Purpose::Check,
+    };
+    lower::lower(&inputs, checks)?;
+    match checks.violation() {
+        Some(violation) => Err(BuildError::Checks(violation)),
+        None => Ok(()),
+    }
 }
 
 /// Builds an image.
@@ -102,7 +139,20 @@ pub struct BuildResult {
 /// [`BuildError`]. Nothing of the image is in the store then; the steps that went well are kept for
 /// the next build.
 pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildResult, BuildError> {
-    let lowered = lower::lower(&request.dockerfile, &request.options, services.store)?;
+    let inputs = Inputs {
+        dockerfile: &request.dockerfile,
+        options: &request.options,
+        images: services.store,
+        ignore: request.contexts.first().and_then(BuildContext::ignore),
+        purpose: Purpose::Build,
+    };
+    let mut checks = request.checks.clone();
+    let lowered = lower::lower(&inputs, &mut checks);
+    services.progress.event(&Event::Checked { findings: checks.found() });
+    let lowered = lowered?;
+    if let Some(violation) = checks.violation() {
+        return Err(BuildError::Checks(violation));
+    }
     let mut solver = Solver::new(&lowered.graph, services, &request.contexts, request.epoch);
     let snapshot = match lowered.target {
         Some(target) => solver.solve(target)?,
@@ -114,7 +164,6 @@ pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildRes
     if services.cancel.is_cancelled() {
         return Err(BuildError::Cancelled);
     }
-    let warnings = lowered.warnings.clone();
     let image = assemble::assemble(lowered, &snapshot, request, services)?;
-    Ok(BuildResult { image, warnings })
+    Ok(BuildResult { image })
 }

@@ -2,10 +2,10 @@
 
 use super::stages::Stage;
 use super::state::State;
-use super::{Lowering, NamedContext, Place};
+use super::{Lowering, NamedContext, Place, Purpose};
 use crate::builder::BuildError;
 use crate::builder::graph::{Op, Tree, Vertex, VertexId};
-use crate::oci::{Platform, Reference, ReferenceError};
+use crate::oci::{Reference, ReferenceError};
 use crate::parser::{self, Diagnostic, Severity, Span, Statement};
 use crate::store::Image;
 
@@ -38,7 +38,9 @@ impl Lowering<'_> {
             State::scratch(&platform)
         } else {
             let state = self.state_of_image(&base, index, span)?;
-            self.check_platform(&base, &state.config.platform(), &platform, span);
+            if state.root.is_some() {
+                self.tell_platform(index, &state.config.platform(), &platform);
+            }
             state
         };
         let triggers = std::mem::take(&mut state.config.config.on_build);
@@ -59,13 +61,6 @@ impl Lowering<'_> {
         let state = state.as_ref().ok_or(BuildError::Cancelled)?;
         self.stages.globals.budget.take(state.size_bytes(), span)?;
         Ok(state.clone())
-    }
-
-    fn check_platform(&mut self, base: &str, found: &Platform, wanted: &Platform, span: Span) {
-        if (&found.os, &found.architecture) != (&wanted.os, &wanted.architecture) {
-            let message = format!("base image `{base}` is for {found}, the build for {wanted}");
-            self.warnings.push(Diagnostic::warning("InvalidBaseImagePlatform", span, message));
-        }
     }
 
     fn state_of_context(
@@ -93,19 +88,30 @@ impl Lowering<'_> {
         stage: usize,
         span: Span,
     ) -> Result<State, BuildError> {
-        let image = self.find_image(name, stage, span)?;
+        let Some(image) = self.find_image(name, stage, span)? else {
+            let platform = self.stages.all[stage].platform.clone();
+            return Ok(State::unknown(&platform.unwrap_or_else(|| self.options.platform.clone())));
+        };
         let vertex = self.image_vertex(&image, name, span);
         Ok(State::image(image, vertex))
     }
 
-    /// The image that the stage of this number names.
-    fn find_image(&self, name: &str, stage: usize, span: Span) -> Result<Image, BuildError> {
+    /// The image that the stage of this number names; `None` where a check gets by without.
+    fn find_image(
+        &self,
+        name: &str,
+        stage: usize,
+        span: Span,
+    ) -> Result<Option<Image>, BuildError> {
         let reference = parse_base(name, span)?;
         let found = self
             .images
             .image(&reference)
             .map_err(|err| BuildError::At { span, source: Box::new(BuildError::Store(err)) })?;
-        found.ok_or_else(|| {
+        if found.is_some() || self.purpose == Purpose::Check {
+            return Ok(found);
+        }
+        Err({
             let message = format!("image `{}` not found in the store", reference.familiar());
             let hint = match self.stages.nearest(name, stage) {
                 Some(near) => format!("did you mean the stage `{near}`?"),
@@ -183,7 +189,8 @@ impl Lowering<'_> {
 
     fn image_tree(&mut self, name: &str, stage: usize, span: Span) -> Result<Tree, BuildError> {
         let image = self.find_image(name, stage, span)?;
-        Ok(self.image_vertex(&image, name, span).map_or(Tree::Scratch, Tree::Vertex))
+        let vertex = image.and_then(|image| self.image_vertex(&image, name, span));
+        Ok(vertex.map_or(Tree::Scratch, Tree::Vertex))
     }
 }
 

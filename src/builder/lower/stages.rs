@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
+use super::Inputs;
+use super::checks::FromSite;
 use super::scope::{BuildArgs, Scope};
+use crate::lint::Checks;
 use crate::oci::Platform;
 use crate::parser::{
-    Diagnostic, Dockerfile, FromImage, Instruction, Mount, MountKey, Span, Statement, Word, nearest,
+    Diagnostic, FromImage, Instruction, Mount, MountKey, Span, Statement, Word, nearest,
 };
 
 /// One FROM and what follows it.
@@ -58,22 +61,23 @@ pub(super) struct Stages<'a> {
 
 impl<'a> Stages<'a> {
     /// Splits a Dockerfile at its FROMs.
-    pub(super) fn of(
-        dockerfile: &'a Dockerfile,
-        target: Option<&str>,
-        platform: &Platform,
-        build_args: &BuildArgs,
-    ) -> Result<Self, Diagnostic> {
-        let statements = &dockerfile.statements;
+    pub(super) fn of(inputs: &Inputs<'a>, checks: &mut Checks) -> Result<Self, Diagnostic> {
+        let statements = &inputs.dockerfile.statements;
         let starts: Vec<usize> = (0..statements.len())
             .filter(|index| matches!(statements[*index].instruction, Instruction::From(_)))
             .collect();
         let before = starts.first().copied().unwrap_or(statements.len());
-        let escape = dockerfile.escape;
-        let globals = globals(&statements[..before], escape, target, platform, build_args)?;
+        let escape = inputs.dockerfile.escape;
+        let froms = starts.iter().filter_map(|start| from_at(&statements[*start]));
+        check_defaults(inputs, &statements[..before], froms, checks);
+        let globals = globals(inputs, &statements[..before], &inputs.options.build_args)?;
         let mut all = Vec::new();
         for (number, &start) in starts.iter().enumerate() {
-            let Instruction::From(from) = &statements[start].instruction else { continue };
+            let Some((statement, from)) = from_at(&statements[start]) else { continue };
+            let site = FromSite { statement, from, globals: &globals, escape };
+            for finding in site.findings() {
+                checks.report(finding);
+            }
             let end = starts.get(number + 1).copied().unwrap_or(statements.len());
             all.push(Stage {
                 name: from.alias.as_ref().map(|alias| alias.text.to_lowercase()),
@@ -96,7 +100,7 @@ impl<'a> Stages<'a> {
             }
         }
         let mut stages = Self { all, globals, target: 0, named };
-        stages.target = stages.find_target(target)?;
+        stages.target = stages.find_target(inputs.options.target.as_deref())?;
         Ok(stages)
     }
 
@@ -216,14 +220,39 @@ fn find_cycle(needs: &[Vec<(usize, Span)>]) -> Option<(usize, Span)> {
     None
 }
 
+fn from_at(statement: &Statement) -> Option<(&Statement, &FromImage)> {
+    match &statement.instruction {
+        Instruction::From(from) => Some((statement, from)),
+        _ => None,
+    }
+}
+
+/// Tells which FROMs name nothing as long as no build argument is given.
+fn check_defaults<'a>(
+    inputs: &Inputs<'_>,
+    args: &[Statement],
+    froms: impl Iterator<Item = (&'a Statement, &'a FromImage)>,
+    checks: &mut Checks,
+) {
+    let escape = inputs.dockerfile.escape;
+    let Ok(globals) = globals(inputs, args, &BuildArgs::new()) else { return };
+    for (statement, from) in froms {
+        let site = FromSite { statement, from, globals: &globals, escape };
+        if let Some(finding) = site.default_name() {
+            checks.report(finding);
+        }
+    }
+}
+
+/// The variables before the first FROM, ARGs having the values of `build_args` or their defaults.
 fn globals(
+    inputs: &Inputs<'_>,
     statements: &[Statement],
-    escape: char,
-    target: Option<&str>,
-    platform: &Platform,
     build_args: &BuildArgs,
 ) -> Result<Scope, Diagnostic> {
-    let mut scope = Scope::automatic(platform, target.unwrap_or("default"), build_args);
+    let (options, escape) = (inputs.options, inputs.dockerfile.escape);
+    let stage = options.target.as_deref().unwrap_or("default");
+    let mut scope = Scope::automatic(&options.platform, stage, &options.build_args);
     for statement in statements {
         let Instruction::Arg(arguments) = &statement.instruction else {
             let message = "no build stage in current context: only ARG may stand before FROM";
