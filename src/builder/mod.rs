@@ -25,7 +25,9 @@ mod sources;
 
 pub use context::BuildContext;
 pub use error::BuildError;
-pub use lower::{BuildArgs, Images, NamedContext, Options, config_of_changes};
+pub use lower::{
+    BuildArgs, Images, NamedContext, Options, Outline, OutlineArg, OutlineMount, config_of_changes,
+};
 pub use remote::{Access, Fetched, Remote, read_url};
 pub use secrets::{Secret, Secrets};
 pub use sources::fetched;
@@ -103,13 +105,15 @@ pub struct BuildResult {
 pub struct CheckRequest<'a> {
     /// The Dockerfile, without errors.
     pub dockerfile: &'a Dockerfile,
-    /// What the caller decides. Without a target, all stages are checked.
+    /// What the caller decides.
     pub options: &'a Options,
     /// The folder that COPY and ADD would read, where there is one.
     pub context: Option<&'a BuildContext>,
+    /// Whether all stages are checked, or what the target needs.
+    pub all_stages: bool,
 }
 
-/// Checks a Dockerfile without building anything. Images that `images` does not know are taken for
+/// Checks a Dockerfile without building anything, and tells what the target can be given. Images that `images` does not know are taken for
 /// such that hold what they have to.
 ///
 /// # Errors
@@ -118,18 +122,18 @@ pub fn check(
     request: &CheckRequest<'_>,
     images: &dyn Images,
     checks: &mut Checks,
-) -> Result<(), BuildError> {
+) -> Result<Outline, BuildError> {
     let inputs = Inputs {
         dockerfile: request.dockerfile,
         options: request.options,
         images,
         ignore: request.context.and_then(BuildContext::ignore),
-        purpose: Purpose::Check,
+        purpose: Purpose::Check { all_stages: request.all_stages },
     };
-    lower::lower(&inputs, checks)?;
+    let lowered = lower::lower(&inputs, checks)?;
     match checks.violation() {
         Some(violation) => Err(BuildError::Checks(violation)),
-        None => Ok(()),
+        None => Ok(lowered.outline),
     }
 }
 

@@ -376,6 +376,9 @@ pub(super) struct LintArgs {
     /// Set an ARG; without a value it is taken from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
+    /// Mend what can be mended without a change of what is built
+    #[arg(long)]
+    pub fix: bool,
     /// Show text, or JSON as `docker build --call=check,format=json` does, or SARIF 2.1.0
     #[arg(long, value_enum, default_value = "text")]
     pub format: CheckFormat,

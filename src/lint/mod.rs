@@ -8,14 +8,17 @@
 //! The rules, their texts, their order and the lines that they name are BuildKit's; behind them come
 //! a few of mica's own, for accidents that build.
 
+mod fix;
+mod own;
 mod rules;
 mod settings;
 mod syntax;
 
+pub use fix::fix;
 pub use rules::Rule;
 pub use settings::Settings;
 
-use crate::parser::{Diagnostic, Instruction, Parsed, Source, Span, Statement};
+use crate::parser::{Comment, Diagnostic, Instruction, Parsed, Source, Span, Statement};
 
 /// The build argument that takes the place of `# check=`.
 pub const OVERRIDE: &str = "BUILDKIT_DOCKERFILE_CHECK";
@@ -46,6 +49,12 @@ impl Finding {
     pub fn at(rule: Rule, span: Span, of: &Statement, message: impl Into<String>) -> Self {
         Self { rule, message: message.into(), span, extent: extent(of) }
     }
+}
+
+/// The description of `name` in the comments above an instruction: `# name text`.
+pub fn described<'a>(comments: &'a [Comment], name: &str) -> Option<&'a str> {
+    let behind = |comment: &'a Comment| comment.text.strip_prefix(name)?.strip_prefix(' ');
+    comments.iter().find_map(behind)
 }
 
 /// A statement with its heredocs, the lines of their names included.

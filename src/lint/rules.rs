@@ -56,6 +56,15 @@ rules! {
     InvalidOnbuildTrigger "An ONBUILD trigger should be an instruction that can be built",
     OtherFrontend "Only BuildKit's own Dockerfile frontend is known: no other is fetched",
     UnknownCheck "Settings of checks should name rules that exist",
+    EmptyRun "RUN should have a command",
+    DuplicateHeredocName "Here-documents of one instruction should have names of their own",
+    CopyOntoFile "Several sources should be copied to a folder",
+    GlobalArgInRun "A stage should declare the global ARGs that it uses",
+    UnpinnedBaseImage "Base images should have a version",
+    AddWithoutChecksum "What is fetched should have a checksum",
+    HeredocWithoutErrexit "Scripts of several commands should end when one fails",
+    PipeWithoutPipefail "Pipes should fail when a command in them does",
+    AptListsLeft "Package lists should not stay in a layer",
 }
 
 impl Rule {
@@ -67,6 +76,7 @@ impl Rule {
     /// Whether the rule is off unless the settings name it.
     pub fn is_experimental(self) -> bool {
         matches!(self, Self::CopyIgnoredFile | Self::InvalidDefinitionDescription)
+            || self >= Self::UnpinnedBaseImage
     }
 
     /// The rule of this name; case counts, as in BuildKit.

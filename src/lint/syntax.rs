@@ -25,6 +25,7 @@ pub(super) fn findings(parsed: &Parsed) -> Vec<Finding> {
     }
     stage_names(statements, &mut found);
     instruction_casing(statements, &mut found);
+    found.extend(super::own::findings(&parsed.dockerfile));
     found.extend(frontend(&parsed.dockerfile));
     found
 }

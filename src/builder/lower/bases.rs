@@ -108,7 +108,7 @@ impl Lowering<'_> {
             .images
             .image(&reference)
             .map_err(|err| BuildError::At { span, source: Box::new(BuildError::Store(err)) })?;
-        if found.is_some() || self.purpose == Purpose::Check {
+        if found.is_some() || self.purpose != Purpose::Build {
             return Ok(found);
         }
         Err({

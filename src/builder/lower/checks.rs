@@ -1,9 +1,9 @@
 //! What lowering alone can check: what variables, stages and base images have to say.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use super::config::absolute;
+use super::outline::StageOutline;
 use super::remote::{self, Named};
 use super::scope::{Scope, Undefined};
 use super::state::State;
@@ -11,9 +11,7 @@ use super::text::go_quote;
 use super::{Lowering, Site, source_paths};
 use crate::lint::{Finding, Rule, extent};
 use crate::oci::{Platform, Reference};
-use crate::parser::{
-    Argument, Command, FromImage, Instruction, Source, Span, Statement, Word, word,
-};
+use crate::parser::{Argument, Command, FromImage, Instruction, Source, Span, Statement, Word};
 
 /// Names with one of these words between their underscores look like secrets.
 const SECRETS: [&str; 10] = [
@@ -52,12 +50,14 @@ pub(super) struct Seen {
     healthcheck: Option<Span>,
     /// Whether the base image is not known, so that it may have any variable.
     pub(super) unknown_base: bool,
+    /// The paths that are known to be folders or files by now, where nothing else can have made any.
+    pub(super) folders: Option<Vec<String>>,
 }
 
 impl Seen {
     /// What is left of it for a stage that is based on this one.
     pub(super) fn inherit(self) -> Self {
-        Self { workdir: self.workdir, unknown_base: self.unknown_base, ..Self::default() }
+        Self { cmd: None, entrypoint: None, healthcheck: None, ..self }
     }
 }
 
@@ -87,15 +87,7 @@ impl FromSite<'_> {
         word: &Word,
         found: &mut Vec<Finding>,
     ) -> (Option<String>, BTreeSet<String>) {
-        let asked = RefCell::new(Vec::<String>::new());
-        let lookup = |name: &str| {
-            if !asked.borrow().iter().any(|known| known == name) {
-                asked.borrow_mut().push(name.to_owned());
-            }
-            self.globals.get(name)
-        };
-        let expansion = word::expand(&word.text, self.escape, &lookup);
-        let asked = asked.into_inner();
+        let asked = self.globals.asks(word, self.escape);
         for name in &asked {
             if self.globals.get(name).is_none() && !self.globals.declares(name) {
                 let near = nearest(name, self.globals.declared());
@@ -105,7 +97,7 @@ impl FromSite<'_> {
                 found.push(Finding::at(rule, word.span, self.statement, message));
             }
         }
-        (expansion.ok().map(|expansion| expansion.text), asked.into_iter().collect())
+        (self.globals.peek(word, self.escape), asked.into_iter().collect())
     }
 
     fn platform(
@@ -138,6 +130,15 @@ impl FromSite<'_> {
             let rule = Rule::FromPlatformFlagConstDisallowed;
             found.push(Finding::at(rule, word.span, self.statement, message));
         }
+    }
+
+    /// What the FROM uses.
+    pub(super) fn outline(&self) -> StageOutline {
+        let mut outline = StageOutline::default();
+        for word in std::iter::once(&self.from.image).chain(&self.from.platform) {
+            outline.uses(self.globals.asks(word, self.escape));
+        }
+        outline
     }
 
     /// The finding about a name that is none while only defaults of ARGs count.
@@ -337,7 +338,7 @@ impl Lowering<'_> {
 
 impl Site<'_> {
     /// A finding about a part of the instruction, or about the FROM that brought it.
-    fn finding(&self, rule: Rule, span: Span, message: String) -> Finding {
+    pub(super) fn finding(&self, rule: Rule, span: Span, message: String) -> Finding {
         match self.place.trigger_of {
             Some(from) => Finding { rule, message, span: from, extent: from },
             None => Finding { rule, message, span, extent: extent(self.statement) },

@@ -71,7 +71,7 @@ fn said(case: &Case) -> String {
             options: &options,
             images: &NoImages,
             ignore: ignore.as_ref(),
-            purpose: Purpose::Check,
+            purpose: Purpose::Check { all_stages: options.target.is_none() },
         };
         error = lower(&inputs, &mut checks).err().map(|err| err.to_string());
     }
@@ -102,4 +102,75 @@ fn as_docker_says() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(all.len() > 100, "{}", all.len());
+}
+
+/// What a Dockerfile comes down to: the config, and the steps without their names and places.
+fn lowered(text: &str) -> String {
+    let parsed = parser::parse(text.as_bytes());
+    assert!(parsed.is_ok(), "{text}\n{:?}", parsed.diagnostics);
+    let inputs = Inputs {
+        dockerfile: &parsed.dockerfile,
+        options: &Options::default(),
+        images: &NoImages,
+        ignore: None,
+        purpose: Purpose::Check { all_stages: true },
+    };
+    let lowered = lower(&inputs, &mut Checks::default()).expect(text);
+    let steps = lowered.target.map(|target| lowered.graph.reachable(target)).unwrap_or_default();
+    let steps: Vec<String> = steps
+        .into_iter()
+        .map(|id| lowered.graph.get(id))
+        .map(|step| format!("{:?} on {:?}\n", step.op, step.root))
+        .collect();
+    format!("{:?}\n{}", lowered.config, steps.concat())
+}
+
+fn fixed(text: &str) -> String {
+    let parsed = parser::parse(text.as_bytes());
+    let mut checks = Checks::new(&parsed, None).unwrap();
+    let inputs = Inputs {
+        dockerfile: &parsed.dockerfile,
+        options: &Options::default(),
+        images: &NoImages,
+        ignore: None,
+        purpose: Purpose::Check { all_stages: true },
+    };
+    lower(&inputs, &mut checks).expect(text);
+    lint::fix(&parsed.dockerfile, text, checks.found()).unwrap_or_else(|| text.to_owned())
+}
+
+/// Pieces of Dockerfiles that have something to mend, or look as if.
+const PIECES: &[&str] = &[
+    "from scratch as B\n",
+    "FROM scratch As c\n",
+    "From scratch AS Dd\n",
+    "FROM scratch\n",
+    "ENV a b\n",
+    "env A $a ${b:-x y} c\n",
+    "ENV its 'one thing'  here\n",
+    "Env q \"quoted  text\" \\\n more\n",
+    "LABEL x.y  some text = with # signs\n",
+    "label z a=b c\n",
+    "ENV e a\\ b\n",
+    "EXPOSE 80/TCP 81/Udp\n",
+    "expose ${n:-9}/TCP\n",
+    "RUN a \\\n\n  b \\\n# c\n \n  d\n",
+    "run <<X\n\ny \\\n\nX\n",
+    "COPY a \\\n\t\n /b\n",
+    "ONBUILD env a b\n",
+    "# check=skip=LegacyKeyValueFormat\nENV k v w\n",
+    "cmd a b\n",
+    "USER \\\n\n  u\n",
+];
+
+proptest::proptest! {
+    #[test]
+    fn a_fix_changes_nothing_that_is_built(
+        pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..12),
+    ) {
+        let text = format!("FROM scratch AS First\nENV a 1\n{}", pieces.concat());
+        let mended = fixed(&text);
+        proptest::prop_assert_eq!(lowered(&text), lowered(&mended), "{}\n{}", &text, &mended);
+        proptest::prop_assert_eq!(fixed(&mended), mended.clone(), "{}", &mended);
+    }
 }

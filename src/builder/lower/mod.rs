@@ -1,11 +1,13 @@
 //! From a Dockerfile to a [`Graph`] and an image config: every variable resolved, every stage that
 //! the target does not need left out. Pure, but for looking up base images.
 
+mod accidents;
 mod bases;
 mod checks;
 mod config;
 mod files;
 mod mounts;
+mod outline;
 #[cfg(test)]
 mod refusals;
 mod remote;
@@ -19,6 +21,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use bases::{in_trigger, parse_triggers};
+use outline::StageOutline;
+pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use scope::BuildArgs;
 use stages::Stages;
 use state::State;
@@ -118,6 +122,8 @@ pub(super) struct Lowered {
     pub(super) base_layers: Vec<Descriptor>,
     /// How many entries of the history the base image brings.
     pub(super) base_history: usize,
+    /// What the target can be given.
+    pub(super) outline: Outline,
 }
 
 /// What a Dockerfile is lowered for.
@@ -125,9 +131,12 @@ pub(super) struct Lowered {
 pub(super) enum Purpose {
     /// To build what the target needs.
     Build,
-    /// To check it: all stages unless a target is given. Images that are not there are taken for
-    /// unknown, and what a build would refuse for this machine's or mica's sake is let pass.
-    Check,
+    /// To tell about it. Images that are not there are taken for unknown, and what a build would
+    /// refuse for this machine's or mica's sake is let pass.
+    Check {
+        /// Whether all stages are told about, or what the target needs.
+        all_stages: bool,
+    },
 }
 
 /// What lowering is given.
@@ -148,6 +157,7 @@ pub(super) fn lower(inputs: &Inputs<'_>, checks: &mut Checks) -> Result<Lowered,
     let options = inputs.options;
     let stages = Stages::of(inputs, checks)?;
     let target = stages.target;
+    let outlines = stages.all.iter().map(|stage| stage.outline.clone()).collect();
     let mut lowering = Lowering {
         options,
         images: inputs.images,
@@ -158,15 +168,17 @@ pub(super) fn lower(inputs: &Inputs<'_>, checks: &mut Checks) -> Result<Lowered,
         starts_left: stages.starts(),
         stages,
         graph: Graph::default(),
+        outlines,
         image_vertices: HashMap::new(),
         checks,
     };
     lowering.check_bases()?;
     lowering.check_froms()?;
-    if inputs.purpose == Purpose::Check && options.target.is_none() {
+    if inputs.purpose == (Purpose::Check { all_stages: true }) {
         (0..lowering.stages.all.len()).try_for_each(|stage| lowering.require(stage))?;
     }
     lowering.require(target)?;
+    let outline = lowering.outline();
     let Some(mut state) = lowering.done[target].take().and_then(|done| done.state) else {
         return Err(BuildError::Cancelled);
     };
@@ -179,6 +191,7 @@ pub(super) fn lower(inputs: &Inputs<'_>, checks: &mut Checks) -> Result<Lowered,
         config: state.config,
         base_layers: state.base_layers,
         base_history: state.base_history,
+        outline,
     })
 }
 
@@ -231,6 +244,8 @@ struct Lowering<'a> {
     /// The vertices of images, by image ID.
     image_vertices: HashMap<Digest, VertexId>,
     checks: &'a mut Checks,
+    /// What each stage declares and uses.
+    outlines: Vec<StageOutline>,
 }
 
 /// A stage that is done.
@@ -332,7 +347,8 @@ impl Lowering<'_> {
 
     /// What an instruction does to a stage, its oddities told in BuildKit's order.
     fn checked(&mut self, state: &mut State, site: Site<'_>) -> Result<(), BuildError> {
-        let findings = self.findings(state, site);
+        let mut findings = self.findings(state, site);
+        findings.extend(self.accidents(state, site));
         let outcome = self.apply(state, site);
         let is_arg = matches!(site.statement.instruction, Instruction::Arg(_));
         if !is_arg {
@@ -355,7 +371,7 @@ impl Lowering<'_> {
     /// Whether errors are none to a check: of this machine, or of what mica cannot do.
     fn is_let_pass(&self, found: &[Diagnostic]) -> bool {
         let passes = |found: &Diagnostic| matches!(found.code, "unsupported" | "entitlement");
-        self.purpose == Purpose::Check && found.iter().all(passes)
+        self.purpose != Purpose::Build && found.iter().all(passes)
     }
 
     /// Adds the vertex of an instruction on top of the state's file system.

@@ -231,6 +231,21 @@ impl Scope {
         expansion.map(|found| found.words).unwrap_or_default()
     }
 
+    /// The names of variables that a word asks for, with nothing noted.
+    pub(super) fn asks(&self, word: &Word, escape: char) -> Vec<String> {
+        let asked = RefCell::new(Vec::<String>::new());
+        let lookup = |name: &str| {
+            let mut asked = asked.borrow_mut();
+            if asked.len() < MAX_UNDEFINED && !asked.iter().any(|known| known == name) {
+                asked.push(name.to_owned());
+            }
+            self.get(name)
+        };
+        // What is wrong with the word is told where it is expanded in earnest.
+        drop(word::expand(&word.text, escape, &lookup));
+        asked.into_inner()
+    }
+
     /// The undefined variables that were asked for since this was called last, by word.
     pub(super) fn take_undefined(&self) -> Vec<Undefined> {
         let mut undefined = self.undefined.take();

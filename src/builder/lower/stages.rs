@@ -1,9 +1,10 @@
 //! [`Stages`]: the Dockerfile's statements by stage, and which stages a target needs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Inputs;
 use super::checks::FromSite;
+use super::outline::{self, GlobalArg, StageOutline};
 use super::scope::{BuildArgs, Scope};
 use crate::lint::Checks;
 use crate::oci::Platform;
@@ -18,6 +19,7 @@ pub(super) struct Stage<'a> {
     pub(super) name: Option<String>,
     /// The FROM instruction.
     pub(super) from: &'a FromImage,
+    pub(super) statement: &'a Statement,
     pub(super) span: Span,
     /// What FROM names, with variables expanded.
     pub(super) base: String,
@@ -25,6 +27,8 @@ pub(super) struct Stage<'a> {
     pub(super) platform: Option<Platform>,
     /// The statements behind FROM.
     pub(super) statements: &'a [Statement],
+    /// What its FROM uses.
+    pub(super) outline: StageOutline,
 }
 
 impl Stage<'_> {
@@ -53,6 +57,8 @@ pub(super) struct Stages<'a> {
     pub(super) all: Vec<Stage<'a>>,
     /// What stands before the first FROM, and what BuildKit sets by itself.
     pub(super) globals: Scope,
+    /// The ARGs before the first FROM.
+    pub(super) global_args: BTreeMap<String, GlobalArg>,
     /// The index of the stage to build.
     pub(super) target: usize,
     /// The indices of the stages of each name, in order.
@@ -82,10 +88,12 @@ impl<'a> Stages<'a> {
             all.push(Stage {
                 name: from.alias.as_ref().map(|alias| alias.text.to_lowercase()),
                 from,
-                span: statements[start].span,
+                statement,
+                span: statement.span,
                 base: base_name(from, &globals, escape)?,
                 platform: stage_platform(from, &globals, escape)?,
                 statements: &statements[start + 1..end],
+                outline: site.outline(),
             });
         }
         if all.is_empty() {
@@ -99,7 +107,8 @@ impl<'a> Stages<'a> {
                 named.entry(name.clone()).or_default().push(index);
             }
         }
-        let mut stages = Self { all, globals, target: 0, named };
+        let global_args = global_args(inputs, &statements[..before], &globals);
+        let mut stages = Self { all, globals, global_args, target: 0, named };
         stages.target = stages.find_target(inputs.options.target.as_deref())?;
         Ok(stages)
     }
@@ -242,6 +251,31 @@ fn check_defaults<'a>(
             checks.report(finding);
         }
     }
+}
+
+/// The ARGs before the first FROM, with what their defaults ask for.
+fn global_args(
+    inputs: &Inputs<'_>,
+    statements: &[Statement],
+    globals: &Scope,
+) -> BTreeMap<String, GlobalArg> {
+    let mut args = BTreeMap::new();
+    for statement in statements {
+        let Instruction::Arg(arguments) = &statement.instruction else { continue };
+        for argument in arguments {
+            let name = &argument.name.text;
+            let given = inputs.options.build_args.contains_key(name);
+            let default = argument.default.as_ref();
+            let value = globals.get(name).filter(|_| given || default.is_some());
+            let needs = default.filter(|_| !given).map(|word| {
+                globals.asks(word, inputs.dockerfile.escape).into_iter().collect::<Vec<_>>()
+            });
+            let arg = outline::arg(statement, name, value);
+            let needs = needs.unwrap_or_default();
+            args.insert(name.clone(), GlobalArg { arg, needs });
+        }
+    }
+    args
 }
 
 /// The variables before the first FROM, ARGs having the values of `build_args` or their defaults.

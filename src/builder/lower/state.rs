@@ -38,13 +38,16 @@ impl State {
     pub(super) fn scratch(platform: &Platform) -> Self {
         let mut config = ImageConfig::scratch(platform);
         config.config.working_dir = "/".into();
-        Self::of(config, Vec::new(), None)
+        let mut state = Self::of(config, Vec::new(), None);
+        state.seen.folders = Some(Vec::new());
+        state
     }
 
     /// FROM of an image that is not known: it may hold any variable.
     pub(super) fn unknown(platform: &Platform) -> Self {
         let mut state = Self::scratch(platform);
         state.seen.unknown_base = true;
+        state.seen.folders = None;
         state
     }
 

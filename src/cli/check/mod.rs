@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub(super) use images::LazyStore;
-pub(super) use render::{json, text};
+pub(super) use render::{json, location, text};
 
 use super::args::{CheckFormat, LintArgs};
 use super::build::{flags, input};
@@ -75,7 +75,9 @@ pub(super) fn run(
         }
     };
     let error = if parsed.is_ok() {
-        let request = CheckRequest { dockerfile: &parsed.dockerfile, options, context };
+        let all_stages = options.target.is_none();
+        let dockerfile = &parsed.dockerfile;
+        let request = CheckRequest { dockerfile, options, context, all_stages };
         builder::check(&request, images, &mut checks).err()
     } else {
         let is_error = |found: &Diagnostic| found.severity == parser::Severity::Error;
@@ -99,7 +101,17 @@ pub(super) fn check(root: Option<PathBuf>, args: &LintArgs) -> Result<ExitCode, 
             None => input::read_dockerfile(std::io::stdin(), Path::new("-"))?,
         };
         let context = BuildContext::open(&folder, path.as_deref(), FileCache::none()).ok();
-        checked.push(run(name, &bytes, context.as_ref(), &options, &images));
+        let mut one = run(name, &bytes, context.as_ref(), &options, &images);
+        if let Some(path) = path.filter(|_| args.fix)
+            && let Some(text) = mend(&one, &bytes)
+        {
+            write(&path, &text)?;
+            let before = one.findings.len();
+            one = run(one.file, text.as_bytes(), context.as_ref(), &options, &images);
+            let count = before - one.findings.len().min(before);
+            ui::say(&format!("mended {count} of {before} in {}", ui::plain(&one.file)));
+        }
+        checked.push(one);
     }
     match args.format {
         CheckFormat::Text => text(&checked)?,
@@ -107,6 +119,33 @@ pub(super) fn check(root: Option<PathBuf>, args: &LintArgs) -> Result<ExitCode, 
         CheckFormat::Sarif => ui::line(&sarif::sarif(&checked))?,
     }
     Ok(exit_code(&checked))
+}
+
+/// The text with what can be mended mended, where that changes it.
+fn mend(checked: &Checked, bytes: &[u8]) -> Option<String> {
+    // The places of findings are those of the bytes.
+    let text = std::str::from_utf8(bytes).ok()?;
+    let parsed = parser::parse(bytes);
+    parsed.is_ok().then(|| lint::fix(&parsed.dockerfile, text, &checked.findings)).flatten()
+}
+
+/// Puts a text into the place of a file, all of it or nothing.
+fn write(path: &Path, text: &str) -> Result<(), CliError> {
+    let failed = |source| CliError::Write { path: path.to_owned(), source };
+    // What a link leads to is to be written, not the link.
+    let path = std::fs::canonicalize(path).map_err(failed)?;
+    let mut new = path.clone().into_os_string();
+    new.push(format!(".mica-{}", std::process::id()));
+    let written = std::fs::metadata(&path).and_then(|metadata| {
+        std::fs::write(&new, text)?;
+        std::fs::set_permissions(&new, metadata.permissions())?;
+        std::fs::rename(&new, &path)
+    });
+    written.map_err(|source| {
+        // Nothing half written stays.
+        drop(std::fs::remove_file(&new));
+        failed(source)
+    })
 }
 
 /// The Dockerfiles to check: their names, paths (but for standard input), and the folders of their

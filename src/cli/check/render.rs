@@ -41,7 +41,7 @@ pub(in crate::cli) fn json(checked: &[Checked]) -> String {
     let mut error = None;
     for (index, one) in checked.iter().enumerate() {
         let location = |span: Span| {
-            let mut location = json!({ "ranges": ranges(&one.text, span) });
+            let mut location = location(&one.text, span);
             if index > 0 {
                 location["sourceIndex"] = json!(index);
             }
@@ -73,7 +73,8 @@ pub(in crate::cli) fn json(checked: &[Checked]) -> String {
     format!("{document:#}")
 }
 
-fn ranges(text: &str, span: Span) -> Value {
+/// A place as BuildKit's requests give it.
+pub(in crate::cli) fn location(text: &str, span: Span) -> Value {
     let (first, last) = report::lines_of(text, span);
-    json!([{ "start": { "line": first }, "end": { "line": last } }])
+    json!({ "ranges": [{ "start": { "line": first }, "end": { "line": last } }] })
 }
