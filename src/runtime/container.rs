@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::error::{During, SetupError, Step, displayable};
@@ -174,20 +175,40 @@ fn connect(
 
 /// Goes to the working directory, which no descriptor of ours may be (CVE-2024-21626).
 fn enter_directory(root: &OwnedFd, path: &Path) -> Result<(), SetupError> {
-    let missing = |error: rustix::io::Errno| SetupError::WorkingDirectory {
+    let missing = |error: Errno| SetupError::WorkingDirectory {
         path: displayable(path),
         errno: error.raw_os_error(),
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let directory = openat2(root, path, flags, Mode::empty(), resolve).map_err(missing)?;
+    let open = |path: &Path| openat2(root, path, flags, Mode::empty(), resolve);
+    let directory = match open(path) {
+        Err(Errno::NOENT) => make_directories(path, &open),
+        found => found,
+    }
+    .map_err(missing)?;
     rustix::process::fchdir(&directory).map_err(missing)?;
     let current = rustix::process::getcwd(Vec::new()).map_err(missing)?;
-    if current.as_bytes().starts_with(b"/") {
-        Ok(())
-    } else {
-        Err(missing(rustix::io::Errno::XDEV))
+    if current.as_bytes().starts_with(b"/") { Ok(()) } else { Err(missing(Errno::XDEV)) }
+}
+
+/// Makes a directory and those above it, as Docker does for a working directory that is gone.
+fn make_directories(
+    path: &Path,
+    open: &dyn Fn(&Path) -> rustix::io::Result<OwnedFd>,
+) -> rustix::io::Result<OwnedFd> {
+    let above: Vec<&Path> = path.ancestors().collect();
+    let mut parent = open(Path::new("/"))?;
+    for path in above.into_iter().rev().skip(1) {
+        parent = match (open(path), path.file_name()) {
+            (Err(Errno::NOENT), Some(name)) => {
+                rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+                open(path)?
+            }
+            (found, _) => found?,
+        };
     }
+    Ok(parent)
 }
 
 /// Ends with the guardian, even if that one is killed.

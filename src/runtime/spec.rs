@@ -17,7 +17,7 @@ pub struct ExecSpec {
     pub argv: Vec<OsString>,
     /// The whole environment; `HOME` is added from the image's passwd file where it is missing.
     pub env: Vec<(OsString, OsString)>,
-    /// The working directory, absolute; it has to exist.
+    /// The working directory, absolute; it is made where it is missing.
     pub cwd: PathBuf,
     /// As in `USER`: empty, `name`, `uid`, `name:group`, `uid:gid`, looked up in the root.
     pub user: String,

@@ -72,6 +72,22 @@ fn workdir_is_made_and_adds_up() {
 }
 
 #[test]
+fn run_starts_in_the_folder_that_workdir_comes_to() {
+    let Some(env) = with_base() else { return };
+    let image = env.built("FROM base\nWORKDIR /a//b/./gone/..\nRUN pwd >/log\n");
+    assert_eq!(image.text("log"), "/a/b\n");
+    assert_eq!(*image.config("WorkingDir"), "/a//b/./gone/..");
+}
+
+#[test]
+fn run_makes_its_working_folder_where_it_is_gone() {
+    let Some(env) = with_base() else { return };
+    let image = env.built("FROM base\nWORKDIR /a/b\nRUN cd / && rm -r /a\nUSER app\nRUN pwd\n");
+    let folder = image.file("a/b");
+    assert_eq!((folder.kind, folder.mode, folder.owner), (EntryType::Directory, 0o755, (0, 0)));
+}
+
+#[test]
 fn shell_is_what_run_and_cmd_use() {
     let Some(env) = with_base() else { return };
     let image = env.built(

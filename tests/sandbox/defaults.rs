@@ -214,7 +214,7 @@ fn umask(env: &Env) {
     let mut step = env.step("umask; pwd");
     step.spec.cwd = "/home".into();
     assert_eq!(env.expect(&step), "0022\n/home\n");
-    for cwd in ["/missing", "/etc/passwd", "/proc/self/fd/3", "/proc/self/cwd"] {
+    for cwd in ["/etc/passwd", "/proc/missing", "/proc/self/fd/3", "/proc/self/cwd"] {
         step = env.step("pwd");
         step.spec.cwd = cwd.into();
         let error = env.run(&step.spec).expect_err(cwd);

@@ -45,7 +45,7 @@ impl Lowering<'_> {
             MountType::Secret => secret(state, &spec),
             MountType::Ssh => ssh(state, &spec, agents),
             MountType::Bind | MountType::Cache | MountType::Tmpfs => {
-                let kind = self.folder(state, place, &spec, from_span)?;
+                let kind = self.folder(place, &spec, from_span)?;
                 RunMount { target: target(state, &spec), kind }
             }
         };
@@ -60,7 +60,6 @@ impl Lowering<'_> {
 
     fn folder(
         &mut self,
-        state: &State,
         place: Place,
         spec: &MountSpec,
         span: Span,
@@ -68,7 +67,7 @@ impl Lowering<'_> {
         let source = absolute("/", spec.source.as_deref().unwrap_or("/"));
         Ok(match spec.kind {
             MountType::Cache => MountKind::Cache {
-                id: self.cache_id(state, spec),
+                id: self.cache_id(spec),
                 sharing: match spec.sharing.unwrap_or_default() {
                     parser::Sharing::Shared => Sharing::Shared,
                     parser::Sharing::Private => Sharing::Private,
@@ -93,8 +92,12 @@ impl Lowering<'_> {
     }
 
     /// The id of a cache, apart from those of other namespaces.
-    fn cache_id(&self, state: &State, spec: &MountSpec) -> String {
-        let id = given(spec.id.as_ref()).unwrap_or_else(|| target(state, spec));
+    fn cache_id(&self, spec: &MountSpec) -> String {
+        // As BuildKit: the target as it is written, wherever WORKDIR is.
+        let written = spec.target.as_deref().unwrap_or_default();
+        let clean = absolute("/", written);
+        let target = if written.starts_with('/') { &clean } else { clean.trim_start_matches('/') };
+        let id = given(spec.id.as_ref()).unwrap_or_else(|| target.to_owned());
         match given(self.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS")) {
             Some(namespace) => format!("{namespace}/{id}"),
             None => id,

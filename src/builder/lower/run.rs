@@ -1,6 +1,6 @@
 //! RUN: from the instruction to a [`RunOp`].
 
-use super::config::in_shell;
+use super::config::{absolute, in_shell};
 use super::scope;
 use super::state::State;
 use super::{Lowering, Site};
@@ -43,7 +43,7 @@ impl Lowering<'_> {
             argv,
             env,
             hidden_env: scope::proxies(&self.options.build_args),
-            cwd: state.working_dir().to_owned(),
+            cwd: absolute("/", state.working_dir()),
             user: state.config.config.user.clone(),
             network,
             insecure,
