@@ -33,6 +33,14 @@ pub enum HttpError {
     /// There is nothing to tell servers from impostors by.
     #[error("no certificate authorities are known on this machine{0}")]
     Certificates(String),
+    /// A certificate or key of the user's that cannot be used.
+    #[error("cannot use {}: {reason}", path.display())]
+    Pem {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A body could not be read from where it comes from.
     #[error("cannot read what is to be sent to `{url}`")]
     Body {

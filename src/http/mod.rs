@@ -7,18 +7,24 @@
 
 mod error;
 mod proxy;
+mod resolver;
+mod tls;
 mod url;
 
 use std::io::{self, Read};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 pub use error::HttpError;
 use proxy::Proxies;
+use resolver::PublicResolver;
+pub use resolver::is_local;
+pub use tls::{ClientCertificate, TlsOptions};
 use ureq::http;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, SendBody};
 pub use url::Url;
 pub(crate) use url::decode as percent_decode;
@@ -150,6 +156,8 @@ impl Response {
 #[derive(Debug, Default)]
 pub struct Client {
     limits: Limits,
+    tls: TlsOptions,
+    public_only: bool,
     proxies: OnceLock<Proxies>,
     plain: OnceLock<Agent>,
     secure: OnceLock<Agent>,
@@ -159,6 +167,18 @@ impl Client {
     /// A client with limits of its own.
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
+    }
+
+    /// Trusts others, and says who it is.
+    #[must_use]
+    pub fn with_tls(self, tls: TlsOptions) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Never talks to this machine or its link: for URLs that a stranger gave.
+    #[must_use]
+    pub fn public_only(self) -> Self {
+        Self { public_only: true, ..self }
     }
 
     /// Sends a request, follows redirects, and repeats what fails in a way that may pass.
@@ -248,8 +268,8 @@ impl Client {
                 if let Some(agent) = self.secure.get() {
                     return Ok(agent);
                 }
-                let roots = native_roots()?;
-                Ok(self.secure.get_or_init(|| self.new_agent(Some(roots))))
+                let tls = self.tls.config()?;
+                Ok(self.secure.get_or_init(|| self.new_agent(Some(tls))))
             }
             _ => {
                 let reason = "only http and https can be fetched";
@@ -258,7 +278,7 @@ impl Client {
         }
     }
 
-    fn new_agent(&self, roots: Option<RootCerts>) -> Agent {
+    fn new_agent(&self, tls: Option<TlsConfig>) -> Agent {
         let limits = self.limits;
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -271,25 +291,15 @@ impl Client {
             .timeout_connect(Some(limits.connect))
             .timeout_per_read(Some(limits.stall))
             .timeout_per_write(Some(limits.stall));
-        if let Some(roots) = roots {
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let tls =
-                TlsConfig::builder().root_certs(roots).unversioned_rustls_crypto_provider(provider);
-            config = config.tls_config(tls.build());
+        if let Some(tls) = tls {
+            config = config.tls_config(tls);
+        }
+        if self.public_only {
+            let connector = DefaultConnector::default();
+            return Agent::with_parts(config.build(), connector, PublicResolver::default());
         }
         config.build().new_agent()
     }
-}
-
-/// The certificate authorities of this machine, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-fn native_roots() -> Result<RootCerts, HttpError> {
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        let cause = found.errors.first().map(|err| format!(": {err}"));
-        return Err(HttpError::Certificates(cause.unwrap_or_default()));
-    }
-    let certificates = found.certs.iter().map(|der| Certificate::from_der(der).to_owned());
-    Ok(RootCerts::new_with_certs(&certificates.collect::<Vec<_>>()))
 }
 
 /// One request of a chain of redirects.
