@@ -19,7 +19,7 @@
 //! | [`runtime`] | one process in a sandbox, to its end | `mount` |
 //! | [`store`] | images, layers and blobs on disk, shared by processes | `oci`, `snapshot`, `layer` |
 //! | [`cache`] | what a step would make, found by what it is made from | `oci`, `snapshot` |
-//! | [`registry`] | registries: where they are, who we are to them | `oci` |
+//! | [`registry`] | registries: where they are, who we are to them, images out of them | `oci`, [`http`], `store` |
 //! | [`export`], [`import`] | images out to archives and in | `oci`, `snapshot`, `layer`, `store` |
 //! | [`builder`] | graph, solver, operations: from a Dockerfile to an image | all above but the last two |
 //! | [`cli`] | the command line | all |
@@ -55,6 +55,7 @@
 //!     };
 //!     let services = Services {
 //!         store: &store,
+//!         images: &store,
 //!         cache: &StepCache::new(&cache_dir),
 //!         sandbox: &NamespaceSandbox::new()?,
 //!         progress: &progress::Silent,
@@ -79,7 +80,6 @@ pub mod fetch;
 pub mod http;
 pub mod import;
 pub mod layer;
-pub mod lint;
 pub mod mount;
 pub mod oci;
 pub mod parser;

@@ -15,9 +15,6 @@ pub enum BuildError {
     /// The Dockerfile says something that cannot be built; at least one is an error.
     #[error("{}", .0.first().map_or("invalid Dockerfile", |first| first.message.as_str()))]
     Dockerfile(Vec<Diagnostic>),
-    /// Checks found something, and the Dockerfile says that this is an error.
-    #[error("{0}")]
-    Checks(String),
     /// Something failed for an instruction.
     #[error("{source}")]
     At {
@@ -103,6 +100,14 @@ pub enum BuildError {
     /// Something from elsewhere could not be fetched.
     #[error(transparent)]
     Fetch(FetchError),
+    /// A base image cannot be had.
+    #[error("{source}")]
+    Image {
+        /// What whoever was asked for it said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// A stage with nearly the same name.
+        near: Option<String>,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

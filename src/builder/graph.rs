@@ -283,6 +283,11 @@ impl Graph {
         &self.vertices[id.0]
     }
 
+    /// Whether a vertex only provides the files of a stored image.
+    pub fn is_image(&self, id: VertexId) -> bool {
+        matches!(self.get(id).op, Op::Image(_))
+    }
+
     /// All vertices that `target` needs and `target` itself, inputs first.
     pub fn reachable(&self, target: VertexId) -> Vec<VertexId> {
         let mut needed = vec![false; self.vertices.len()];

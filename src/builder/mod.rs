@@ -25,20 +25,16 @@ mod sources;
 
 pub use context::BuildContext;
 pub use error::BuildError;
-pub use lower::{
-    BuildArgs, Images, NamedContext, Options, Outline, OutlineArg, OutlineMount, config_of_changes,
-};
+pub use lower::{BuildArgs, Images, NamedContext, Options, config_of_changes};
 pub use remote::{Access, Fetched, Remote, read_url};
 pub use secrets::{Secret, Secrets};
 pub use sources::fetched;
 
-use lower::{Inputs, Purpose};
-use progress::{Event, Progress};
+use progress::Progress;
 use solver::Solver;
 
 use crate::cache::StepCache;
-use crate::lint::Checks;
-use crate::parser::Dockerfile;
+use crate::parser::{Diagnostic, Dockerfile};
 use crate::runtime::{CancelToken, Sandbox};
 use crate::ssh::Agents;
 use crate::store::{Image, Store};
@@ -54,14 +50,14 @@ pub struct BuildRequest {
     pub options: Options,
     /// No time in the image is later than this, in seconds since 1970.
     pub epoch: Option<i64>,
-    /// What the syntax tree has shown already, and what is to be told.
-    pub checks: Checks,
 }
 
 /// What a build works with.
 pub struct Services<'a> {
     /// Where images and layers are.
     pub store: &'a Store,
+    /// What finds base images.
+    pub images: &'a dyn Images,
     /// What was built before.
     pub cache: &'a StepCache,
     /// What runs commands.
@@ -98,43 +94,8 @@ pub struct BuildResult {
     /// The image. It is in the store without a name: until it has one, or is
     /// [kept](Store::keep_unnamed) without, it lasts as long as the store is open.
     pub image: Image,
-}
-
-/// What is to be checked.
-#[derive(Debug)]
-pub struct CheckRequest<'a> {
-    /// The Dockerfile, without errors.
-    pub dockerfile: &'a Dockerfile,
-    /// What the caller decides.
-    pub options: &'a Options,
-    /// The folder that COPY and ADD would read, where there is one.
-    pub context: Option<&'a BuildContext>,
-    /// Whether all stages are checked, or what the target needs.
-    pub all_stages: bool,
-}
-
-/// Checks a Dockerfile without building anything, and tells what the target can be given. Images that `images` does not know are taken for
-/// such that hold what they have to.
-///
-/// # Errors
-/// What a build would fail with before it began, but for what is this machine's or mica's matter.
-pub fn check(
-    request: &CheckRequest<'_>,
-    images: &dyn Images,
-    checks: &mut Checks,
-) -> Result<Outline, BuildError> {
-    let inputs = Inputs {
-        dockerfile: request.dockerfile,
-        options: request.options,
-        images,
-        ignore: request.context.and_then(BuildContext::ignore),
-        purpose: Purpose::Check { all_stages: request.all_stages },
-    };
-    let lowered = lower::lower(&inputs, checks)?;
-    match checks.violation() {
-        Some(violation) => Err(BuildError::Checks(violation)),
-        None => Ok(lowered.outline),
-    }
+    /// What is odd about the Dockerfile.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// Builds an image.
@@ -143,24 +104,12 @@ pub fn check(
 /// [`BuildError`]. Nothing of the image is in the store then; the steps that went well are kept for
 /// the next build.
 pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildResult, BuildError> {
-    let inputs = Inputs {
-        dockerfile: &request.dockerfile,
-        options: &request.options,
-        images: services.store,
-        ignore: request.contexts.first().and_then(BuildContext::ignore),
-        purpose: Purpose::Build,
-    };
-    let mut checks = request.checks.clone();
-    let lowered = lower::lower(&inputs, &mut checks);
-    services.progress.event(&Event::Checked { findings: checks.found() });
-    let lowered = lowered?;
-    if let Some(violation) = checks.violation() {
-        return Err(BuildError::Checks(violation));
-    }
+    let lowered = lower::lower(&request.dockerfile, &request.options, services.images)?;
     let mut solver = Solver::new(&lowered.graph, services, &request.contexts, request.epoch);
     let snapshot = match lowered.target {
-        Some(target) => solver.solve(target)?,
-        None => snapshot::Snapshot::default(),
+        // Nobody reads the files of a base that nothing is added to.
+        Some(target) if !lowered.graph.is_image(target) => solver.solve(target)?,
+        _ => snapshot::Snapshot::default(),
     };
     for (number, context) in request.contexts.iter().enumerate() {
         context.files.save(&services.store.scratch(&format!("files-{number}")));
@@ -168,6 +117,7 @@ pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildRes
     if services.cancel.is_cancelled() {
         return Err(BuildError::Cancelled);
     }
+    let warnings = lowered.warnings.clone();
     let image = assemble::assemble(lowered, &snapshot, request, services)?;
-    Ok(BuildResult { image })
+    Ok(BuildResult { image, warnings })
 }

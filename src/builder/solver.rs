@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::graph::{Graph, Op, Tree, Vertex, VertexId};
@@ -19,8 +19,8 @@ use super::snapshot::Snapshot;
 use super::sources::Sources;
 use super::{BuildContext, BuildError, Services};
 use crate::cache::{CacheKey, KeyHasher};
-use crate::oci::Digest;
-use crate::store::{KeyLock, StoreError};
+use crate::oci::{Descriptor, Digest};
+use crate::store::{Fetched, Image, KeyLock, StoreError};
 
 /// A long build publishes what it has so often, so that little is lost where it is killed.
 const PUBLISH_EVERY: Duration = Duration::from_secs(5);
@@ -242,9 +242,7 @@ impl<'a> Solver<'a> {
         let vertex = self.graph.get(id);
         let services = self.services;
         if let Op::Image(image) = &vertex.op {
-            let records =
-                services.store.unpack(image).map_err(|err| BuildError::from(err).at(vertex))?;
-            return Ok(Snapshot::of_records(services.store, records));
+            return self.solve_image(id, vertex, image);
         }
         let root = vertex.root.map(|root| results.get(root)).unwrap_or_default();
         let mut lock = None;
@@ -285,6 +283,35 @@ impl<'a> Solver<'a> {
                 Err(err.at(vertex))
             }
         }
+    }
+
+    /// Has the layers of a base image ready. Only what has to be fetched for it is worth a word.
+    fn solve_image(
+        &self,
+        id: VertexId,
+        vertex: &Vertex,
+        image: &Image,
+    ) -> Result<Snapshot, BuildError> {
+        let services = self.services;
+        let (started, begin) = (Instant::now(), OnceLock::new());
+        let watch = |blob: &Descriptor, what: Fetched| {
+            let event = Event::Started { vertex: id, name: &vertex.name };
+            begin.get_or_init(|| services.progress.event(&event));
+            if what == Fetched::Done {
+                let line = format!("{} {} bytes\n", blob.digest, blob.size);
+                services.progress.event(&Event::Output { vertex: id, bytes: line.as_bytes() });
+            }
+        };
+        let unpacked = services.store.unpack(image, &watch);
+        let took = started.elapsed();
+        if begin.get().is_some() {
+            services.progress.event(&match &unpacked {
+                Ok(_) => Event::Done { vertex: id, took },
+                Err(_) => Event::Failed { vertex: id, took },
+            });
+        }
+        let records = unpacked.map_err(|err| BuildError::from(err).at(vertex))?;
+        Ok(Snapshot::of_records(services.store, records))
     }
 
     /// Notes a result, and publishes where that was not done for long.

@@ -10,10 +10,13 @@ use crate::builder;
 use crate::export::{self, Options};
 use crate::import;
 use crate::oci::Reference;
+use crate::runtime::CancelToken;
 use crate::store::Image;
 
 pub(super) fn save(context: &Context, args: &SaveArgs) -> Result<(), CliError> {
-    let store = context.open_store()?;
+    let cancel = CancelToken::new().map_err(CliError::Stdout)?;
+    let registries = super::pull::registries(None, &cancel)?;
+    let store = context.open_fetching_store(&registries)?;
     let mut images: Vec<(Vec<Reference>, Image)> = Vec::new();
     for text in &args.images {
         let named = store.find(text)?;

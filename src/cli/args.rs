@@ -33,6 +33,8 @@ pub(super) enum Command {
     Inspect(ImageNames),
     /// Show how an image was made
     History(HistoryArgs),
+    /// Get an image from its registry
+    Pull(PullArgs),
     /// Write images to an archive
     Save(SaveArgs),
     /// Read images from an archive
@@ -41,8 +43,6 @@ pub(super) enum Command {
     Import(ImportArgs),
     /// Forget the credentials for a registry
     Logout(LogoutArgs),
-    /// Check Dockerfiles, and mend what can be mended
-    Check(LintArgs),
     /// Show how mica works on this machine
     Info(InfoArgs),
     /// Show the version
@@ -70,6 +70,8 @@ pub(super) enum ImageCommand {
     Inspect(ImageNames),
     /// Show how an image was made
     History(HistoryArgs),
+    /// Get an image from its registry
+    Pull(PullArgs),
     /// Write images to an archive
     Save(SaveArgs),
     /// Read images from an archive
@@ -110,6 +112,15 @@ pub(super) struct BuildArgs {
     /// Platform of the image
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
+    /// Ask registries for base images: always, where the store lacks them [default], or never
+    #[arg(long, value_enum, default_value = "missing", default_missing_value = "always",
+        num_args = 0..=1, require_equals = true, value_name = "WHEN", hide_default_value = true,
+        hide_possible_values = true)]
+    pub pull: PullPolicy,
+    /// Verify the certificates of registries; `false` also allows plain HTTP
+    #[arg(long, value_name = "BOOL", require_equals = true, num_args = 0..=1,
+        default_missing_value = "true")]
+    pub tls_verify: Option<bool>,
     /// Run every step anew
     #[arg(long)]
     pub no_cache: bool,
@@ -158,12 +169,6 @@ pub(super) struct BuildArgs {
     /// How many steps run at once
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,
-    /// Check the Dockerfile and build nothing
-    #[arg(long)]
-    pub check: bool,
-    /// Tell about the build instead of doing it: check, outline, targets, subrequests.describe
-    #[arg(long, value_name = "METHOD[,format=text|json]", default_value = "build")]
-    pub call: String,
     #[command(flatten)]
     pub docker: super::build::docker::DockerFlags,
     /// Write the image's ID to a file
@@ -197,6 +202,19 @@ pub(super) enum NetworkArg {
     None,
 }
 
+/// When a registry is asked for an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PullPolicy {
+    /// Whether or not the store has it.
+    #[value(aliases = ["true", "1"])]
+    Always,
+    /// Where the store lacks it.
+    #[value(aliases = ["false", "0"])]
+    Missing,
+    /// Not at all.
+    Never,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ProgressArg {
     /// A live view on a terminal, else plain.
@@ -219,6 +237,12 @@ pub(super) struct RunArgs {
     /// Command and arguments in place of the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
+    /// Ask the image's registry for it: always, where the store lacks it, or never
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pub pull: PullPolicy,
+    /// Platform of the image that is pulled
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
     /// Accepted for Docker's sake: a container never outlives its command
     #[arg(long)]
     pub rm: bool,
@@ -312,6 +336,22 @@ pub(super) struct HistoryArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct PullArgs {
+    /// Image, as `NAME[:TAG|@DIGEST]`
+    pub name: String,
+    /// Platform of the image, where the name stands for several
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// Print only the image's full name
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Verify the certificates of the registry; `false` also allows plain HTTP
+    #[arg(long, value_name = "BOOL", require_equals = true, num_args = 0..=1,
+        default_missing_value = "true")]
+    pub tls_verify: Option<bool>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct SaveArgs {
     /// Names or IDs
     #[arg(required = true)]
@@ -360,38 +400,6 @@ pub(super) struct ImportArgs {
 pub(super) struct LogoutArgs {
     /// Registry [default: Docker Hub]
     pub server: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct LintArgs {
-    /// Folder of the Dockerfile, or the Dockerfile itself
-    #[arg(value_name = "PATH", default_value = ".")]
-    pub path: PathBuf,
-    /// Dockerfile; may be given more than once
-    #[arg(short, long, value_name = "FILE")]
-    pub file: Vec<PathBuf>,
-    /// Stage to check, with those it needs [default: all]
-    #[arg(long, value_name = "STAGE")]
-    pub target: Option<String>,
-    /// Set an ARG; without a value it is taken from the environment
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    pub build_arg: Vec<String>,
-    /// Mend what can be mended without a change of what is built
-    #[arg(long)]
-    pub fix: bool,
-    /// Show text, or JSON as `docker build --call=check,format=json` does, or SARIF 2.1.0
-    #[arg(long, value_enum, default_value = "text")]
-    pub format: CheckFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum CheckFormat {
-    /// For people.
-    Text,
-    /// For programs that know BuildKit.
-    Json,
-    /// For programs that know other checkers.
-    Sarif,
 }
 
 #[derive(Debug, Args)]

@@ -1,29 +1,27 @@
 //! `mica build`: from the words of the command line to a [`BuildRequest`].
 
-mod call;
 mod credentials;
 mod csv;
 mod deliver;
 pub(super) mod docker;
-pub(super) mod flags;
-pub(super) mod input;
+mod flags;
+mod input;
 mod outputs;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub(super) use call::{Call, call};
 use deliver::{Delivered, Delivery};
 use outputs::Output;
 
 use super::args::{BuildArgs, NetworkArg, ProgressArg};
 use super::progress::Drawing;
+use super::pull::{self, Puller};
 use super::{CliError, Context, report, ui};
 use crate::builder::{self, Access, BuildRequest, NamedContext, Options, Services};
 use crate::cache::StepCache;
-use crate::lint::{self, Checks};
-use crate::oci::{Platform, Reference};
+use crate::oci::Reference;
 use crate::parser::{self, Parsed, Severity};
 use crate::runtime::NamespaceSandbox;
 
@@ -33,9 +31,10 @@ const MIN_JOBS: usize = 4;
 pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliError> {
     let names: Vec<Reference> =
         args.tag.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
-    let outputs = outputs::parse(args, &names, &platform(args)?)?;
+    let outputs = outputs::parse(args, &names, &pull::platform(args.platform.as_deref())?)?;
     let cancel = super::signals::cancel_token()?;
-    let store = context.open_store()?;
+    let registries = pull::registries(args.tls_verify, &cancel)?;
+    let store = context.open_fetching_store(&registries)?;
     let cache_dir = store.path().join("cache");
     let named = flags::named_contexts(&args.build_context)?;
     let (secrets, agents) = (credentials::secrets(&args.secret)?, credentials::ssh(&args.ssh)?);
@@ -45,20 +44,19 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     let input = input::open(args, &named.others, access, keep_git_dir)?;
     let input::Input { contexts, file, text, time } = input;
     let (parsed, text) = parse(&file, &text)?;
-    let checks = checks(&parsed, &build_args, &file, &text)?;
     let request = BuildRequest {
         dockerfile: parsed.dockerfile,
         contexts,
         epoch: flags::epoch(&mut build_args, time)?,
         options: options(args, build_args, named.names)?,
-        checks,
     };
-    let (result, findings) = {
-        let progress = Drawing::new(args.progress, args.quiet, &file, &text);
+    let result = {
+        let progress = Drawing::new(args.progress, args.quiet);
         let sandbox = NamespaceSandbox::new()
             .map_err(|source| CliError::Read { path: "/proc/self/exe".into(), source })?;
         let services = Services {
             store: &store,
+            images: &Puller::new(&store, &registries, args.pull),
             cache: &StepCache::new(&cache_dir),
             sandbox: &sandbox,
             progress: &progress,
@@ -68,16 +66,17 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
             now: &jiff::Timestamp::now,
             jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
         };
-        (builder::build(&request, &services), progress.findings())
+        builder::build(&request, &services)
     };
-    if !args.quiet && !matches!(args.progress, ProgressArg::Quiet | ProgressArg::Rawjson) {
-        report::findings(&text, &findings);
-    }
     let result = result.map_err(|source| CliError::Build {
         file: file.clone(),
         text: text.clone(),
         source: Box::new(source),
     })?;
+    if !args.quiet {
+        report::warnings(&file, &text, &parsed.diagnostics);
+        report::warnings(&file, &text, &result.warnings);
+    }
     let delivery = Delivery {
         store: &store,
         image: &result.image,
@@ -102,20 +101,6 @@ fn parse(file: &str, text: &[u8]) -> Result<(Parsed, String), CliError> {
         });
     }
     Ok((parsed, text))
-}
-
-fn checks(
-    parsed: &Parsed,
-    build_args: &builder::BuildArgs,
-    file: &str,
-    text: &str,
-) -> Result<Checks, CliError> {
-    let given = build_args.get(lint::OVERRIDE).map(String::as_str);
-    Checks::new(parsed, given).map_err(|error| CliError::Dockerfile {
-        file: file.to_owned(),
-        text: text.to_owned(),
-        found: vec![*error],
-    })
 }
 
 /// Says what has become of the build: in files, and to whoever is there.
@@ -151,14 +136,6 @@ fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(MIN_JOBS, NonZeroUsize::get).max(MIN_JOBS)
 }
 
-fn platform(args: &BuildArgs) -> Result<Platform, CliError> {
-    match args.platform.as_deref() {
-        None => Ok(Platform::host()),
-        Some(text) => Platform::parse(text)
-            .ok_or_else(|| CliError::Usage(format!("`{}` is not a platform", text.escape_debug()))),
-    }
-}
-
 fn options(
     args: &BuildArgs,
     build_args: builder::BuildArgs,
@@ -170,7 +147,7 @@ fn options(
         build_args,
         labels: args.label.iter().map(|label| flags::pair(label)).collect(),
         named_contexts,
-        platform: platform(args)?,
+        platform: pull::platform(args.platform.as_deref())?,
         no_cache: args.no_cache,
         no_cache_filter: flags::stages(&args.no_cache_filter),
         network: args.network != NetworkArg::None,

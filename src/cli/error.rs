@@ -9,6 +9,7 @@ use crate::fetch::FetchError;
 use crate::import::ImportError;
 use crate::oci::ReferenceError;
 use crate::parser::Diagnostic;
+use crate::registry::RegistryError;
 use crate::registry::credentials::CredentialError;
 use crate::registry::settings::SettingsError;
 use crate::runtime::SandboxError;
@@ -112,6 +113,9 @@ pub(super) enum CliError {
     /// An archive could not be read.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// A registry did not give what was asked.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// The settings for registries are wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),

@@ -9,8 +9,8 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use super::error::CliError;
 use super::ui;
 use crate::builder::BuildError;
-use crate::lint::Finding;
 use crate::parser::{Diagnostic, Severity, Span};
+use crate::registry::RegistryError;
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
@@ -73,20 +73,10 @@ fn is_broken_pipe(err: &CliError) -> bool {
     false
 }
 
-/// Shows why a Dockerfile cannot be built.
-pub(super) fn build_error(file: &str, text: &str, err: &BuildError) {
-    build(file, text, err);
-}
-
 fn build(file: &str, text: &str, err: &BuildError) -> ExitCode {
     match err {
         BuildError::Dockerfile(found) => {
             diagnostics(file, text, found);
-            ExitCode::from(USAGE)
-        }
-        BuildError::Checks(_) => {
-            ui::say(&format!("error: {}", chain(err)));
-            hint(Some("`# check=error=true` makes it one"));
             ExitCode::from(USAGE)
         }
         BuildError::Cancelled => {
@@ -123,43 +113,12 @@ fn diagnostics(file: &str, text: &str, found: &[Diagnostic]) {
     }
 }
 
-/// How many findings of checks are listed after a build.
-const MAX_LISTED: usize = 20;
-
-/// Lists what checks found, a line each.
-pub(super) fn findings(text: &str, found: &[Finding]) {
-    let (count, plural) = (found.len(), if found.len() == 1 { "" } else { "s" });
-    if count > 0 {
-        ui::say(&format!("\n{count} warning{plural} found (`mica check` shows the places):"));
+/// Shows what is odd about a Dockerfile that was built all the same.
+pub(super) fn warnings(file: &str, text: &str, found: &[Diagnostic]) {
+    for warning in found.iter().filter(|found| found.severity == Severity::Warning) {
+        ui::say(&diagnostic(Level::WARNING, file, text, warning));
+        hint(warning.hint.as_deref());
     }
-    for finding in found.iter().take(MAX_LISTED) {
-        ui::say(&format!(" - {}", finding_line(text, finding)));
-    }
-    if count > MAX_LISTED {
-        ui::say(&format!(" - and {} more", count - MAX_LISTED));
-    }
-}
-
-/// A finding on one line, as BuildKit has it.
-pub(super) fn finding_line(text: &str, finding: &Finding) -> String {
-    let (line, _) = lines_of(text, finding.extent);
-    one_line(&format!("{}: {} (line {line})", finding.rule.name(), finding.message))
-}
-
-/// A finding in its place, with a caret under what it is about.
-pub(super) fn finding_in_place(file: &str, text: &str, finding: &Finding) -> String {
-    let title = format!("{}: {}", finding.rule.name(), finding.message);
-    snippet(Level::WARNING, file, text, &title, &[(finding.span, String::new())])
-}
-
-/// The first and the last line of a part of a file, from 1.
-pub(super) fn lines_of(text: &str, span: Span) -> (usize, usize) {
-    let ends_line = span.end > span.start && text.as_bytes().get(span.end - 1) == Some(&b'\n');
-    // What ends behind a line end is a heredoc's body, whose last line is its name's.
-    (
-        line_of(text, span.start),
-        line_of(text, if ends_line { span.end } else { span.end.max(span.start + 1) - 1 }),
-    )
 }
 
 fn diagnostic(level: Level<'_>, file: &str, text: &str, found: &Diagnostic) -> String {
@@ -310,6 +269,7 @@ fn hint_of(err: &CliError) -> Option<String> {
         | CliError::Export(crate::export::ExportError::Store(err))
         | CliError::Import(crate::import::ImportError::Store(err)) => return store_hint(err),
         CliError::Ssh(err) => err.hint()?,
+        CliError::Registry(err) => return err.hint(),
         CliError::NoDockerfile(_) => "name it with `--file PATH`",
         CliError::ArchiveToTerminal => "give a file with `--output FILE`, or redirect it",
         CliError::InputFromTerminal => "give a file with `--input FILE`, or redirect it",
@@ -329,6 +289,10 @@ fn build_hint(err: &BuildError) -> Option<String> {
         }
         BuildError::NoSsh(id) => return Some(format!("give it with `--ssh {id}`")),
         BuildError::Sandbox { source, .. } => source.hint()?,
+        BuildError::Image { near: Some(near), .. } => {
+            return Some(format!("did you mean the stage `{near}`?"));
+        }
+        BuildError::Image { source, .. } => return hint_of(source.downcast_ref::<CliError>()?),
         BuildError::Store(err) => return store_hint(err),
         BuildError::Fetch(err) => err.hint()?,
         // Only what is written can fill a disk; what may not be read is not in the store.
@@ -357,6 +321,9 @@ fn io_hint(err: &io::Error) -> Option<String> {
 fn store_hint(err: &StoreError) -> Option<String> {
     let text = match err {
         StoreError::Io { source, .. } => return io_hint(source),
+        StoreError::Fetch { source, .. } => {
+            return source.get_ref()?.downcast_ref::<RegistryError>()?.hint();
+        }
         StoreError::NoImage(_) => "`mica images` lists those that are there",
         StoreError::Newer { .. } => "use a newer mica, or another folder with `--root DIR`",
         StoreError::Untrusted { .. } => {

@@ -5,28 +5,47 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::args::{NetworkArg, RunArgs};
+use super::args::{NetworkArg, PullPolicy, RunArgs};
+use super::pull::{Puller, platform, registries, say_fetched};
 use super::{CliError, Context};
 use crate::mount::Overlay;
-use crate::oci::ContainerConfig;
+use crate::oci::{ContainerConfig, Reference};
+use crate::registry::Registries;
 use crate::runtime::{
     CancelToken, ExecSpec, NamespaceSandbox, Network, Sandbox, SandboxMount, Security, Stdin,
     Stream,
 };
 use crate::snapshot::{Attributes, Handle, SnapshotError, Upper, View};
-use crate::store::{Image, StagedLayer, StoreError};
+use crate::store::{Image, StagedLayer, Store, StoreError};
 
 pub(super) fn run(context: &Context, args: &RunArgs) -> Result<ExitCode, CliError> {
     let cancel = super::signals::cancel_token()?;
-    let store = context.open_store()?;
-    let image = store.image(&store.find(&args.image)?.manifest)?;
+    let registries = registries(None, &cancel)?;
+    let store = context.open_fetching_store(&registries)?;
+    let image = find(&store, &registries, args)?;
     let layers: Vec<PathBuf> =
-        store.unpack(&image)?.iter().map(|record| store.layer_dir(record)).collect();
+        store.unpack(&image, &say_fetched)?.iter().map(|record| store.layer_dir(record)).collect();
     let top = store.stage_layer()?;
     let spec = spec(args, &image, layers, &top)?;
     let sandbox = NamespaceSandbox::new()
         .map_err(|source| CliError::Read { path: "/proc/self/exe".into(), source })?;
     run_to_end(&sandbox, &spec, &cancel)
+}
+
+/// The image, which is pulled where the store lacks it.
+fn find(store: &Store, registries: &Registries, args: &RunArgs) -> Result<Image, CliError> {
+    let stored = store.find(&args.image);
+    let named = args.image.parse::<Reference>();
+    match (stored, args.pull, named) {
+        (Ok(_), PullPolicy::Always, Ok(name))
+        | (Err(StoreError::NoImage(_)), PullPolicy::Always | PullPolicy::Missing, Ok(name)) => {
+            let platform = platform(args.platform.as_deref())?;
+            let found = Puller::new(store, registries, args.pull).find(&name, &platform)?;
+            found.ok_or_else(|| StoreError::NoImage(name.familiar()).into())
+        }
+        (Ok(named), ..) => Ok(store.image(&named.manifest)?),
+        (Err(err), ..) => Err(err.into()),
+    }
 }
 
 /// Runs, passes on what is written, and gives the command's exit status.

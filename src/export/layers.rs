@@ -35,13 +35,13 @@ pub(super) fn of(
     let diff_ids = &image.config.rootfs.diff_ids;
     let mut layers = Vec::new();
     for (index, descriptor) in image.manifest.layers().iter().enumerate() {
-        let source = if store.has_blob(descriptor.digest) {
-            Source::Blob(descriptor.clone())
-        } else {
-            match ChainId::of(&diff_ids[..=index]) {
-                Some(chain) if descriptor.digest == diff_ids[index].0 => Source::Directory(chain),
-                _ => return Err(StoreError::NoBlob(descriptor.digest).into()),
-            }
+        let chain = ChainId::of(&diff_ids[..=index]);
+        let source = match chain.filter(|_| descriptor.digest == diff_ids[index].0) {
+            _ if store.has_blob(descriptor.digest) => Source::Blob(descriptor.clone()),
+            Some(chain) if store.layer(chain)?.is_some() => Source::Directory(chain),
+            _ if store.can_have_blob(descriptor.digest) => Source::Blob(descriptor.clone()),
+            Some(chain) => return Err(StoreError::NoLayer(chain).into()),
+            None => return Err(StoreError::NoBlob(descriptor.digest).into()),
         };
         let layer = LayerBytes { descriptor: descriptor.clone(), source };
         let compressed = compression_of(descriptor);

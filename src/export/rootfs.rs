@@ -38,7 +38,7 @@ pub struct Folder<'a> {
 /// # Errors
 /// As [`Store::unpack`].
 pub fn files_of(store: &Store, image: &Image) -> Result<View, ExportError> {
-    let records = store.unpack(image)?;
+    let records = store.unpack(image, &|_, _| {})?;
     let dirs = records.iter().map(|record| store.layer_dir(record));
     Ok(View::open(dirs).map_err(StoreError::from)?)
 }

@@ -36,6 +36,15 @@ impl Descriptor {
         Self { media_type, digest, size, platform: None, annotations: BTreeMap::new() }
     }
 
+    /// Whether it points to an image's config.
+    pub fn is_image_config(&self) -> bool {
+        match &self.media_type {
+            MediaType::ImageConfig => true,
+            MediaType::Other(name) => name == DOCKER_CONFIG,
+            _ => false,
+        }
+    }
+
     /// Whether this points to a manifest of an image, OCI's or Docker's.
     pub fn is_manifest(&self) -> bool {
         match &self.media_type {

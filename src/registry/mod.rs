@@ -1,4 +1,22 @@
-//! Registries: where they are and who we are to them.
+//! Registries: where they are, who we are to them, and what they have.
+//!
+//! [`Registries`] knows settings, credentials, tokens and connections. A [`Repository`] is asked for
+//! manifests and blobs, of its mirrors first; `request` is the way to everything else. Nothing that a
+//! registry says is believed: what has a digest is hashed, what has a length is counted.
 
+mod auth;
+mod blob;
+pub mod challenge;
+mod client;
 pub mod credentials;
+mod documents;
+mod error;
+mod pull;
 pub mod settings;
+
+pub use auth::Access;
+pub use blob::BlobReader;
+pub use client::{Call, Registries, Repository, Target};
+pub use documents::Document;
+pub use error::{RegistryError, Said};
+pub use pull::Found;

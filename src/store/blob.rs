@@ -18,19 +18,19 @@ impl Store {
         self.blob_path(digest).exists()
     }
 
-    /// Opens a blob. The bytes are not verified yet: use [`Verified`].
+    /// Opens a blob, and fetches it where it is missing. The bytes are not verified yet: use [`Verified`].
     ///
     /// # Errors
-    /// [`StoreError::NoBlob`], [`StoreError::Io`].
+    /// As [`Store::fetch`].
     pub fn open_blob(&self, descriptor: &Descriptor) -> Result<Verified<File>, StoreError> {
         let path = self.blob_path(descriptor.digest);
-        match File::open(&path) {
-            Ok(file) => Ok(Verified::new(file, descriptor)),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                Err(StoreError::NoBlob(descriptor.digest))
-            }
-            Err(err) => Err(StoreError::io("open", &path)(err)),
+        let mut opened = File::open(&path);
+        if opened.as_ref().is_err_and(|err| err.kind() == io::ErrorKind::NotFound) {
+            self.fetch(std::slice::from_ref(descriptor), &|_, _| {})?;
+            opened = File::open(&path);
         }
+        let file = opened.map_err(StoreError::io("open", &path))?;
+        Ok(Verified::new(file, descriptor))
     }
 
     /// Reads a manifest, index or config.

@@ -160,12 +160,12 @@ impl Store {
         Ok(())
     }
 
-    /// Whether every layer of an image is there, as a blob or as files.
+    /// Whether every layer of an image is there, as a blob or as files, or can be fetched.
     fn check_image(&self, image: &super::Image) -> Result<(), StoreError> {
         let diff_ids = &image.config.rootfs.diff_ids;
         for (index, descriptor) in image.manifest.layers().iter().enumerate() {
             let Some(chain) = ChainId::of(&diff_ids[..=index]) else { continue };
-            if !self.has_blob(descriptor.digest) && self.layer(chain)?.is_none() {
+            if !self.can_have_blob(descriptor.digest) && self.layer(chain)?.is_none() {
                 return Err(StoreError::NoLayer(chain));
             }
         }

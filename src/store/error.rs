@@ -49,6 +49,14 @@ pub enum StoreError {
     /// A blob that should be there is not.
     #[error("the store lacks the blob {0}")]
     NoBlob(Digest),
+    /// A blob that is not here could not be had from where it is.
+    #[error("cannot fetch the blob {digest}")]
+    Fetch {
+        /// Which blob.
+        digest: Digest,
+        /// What its source said.
+        source: io::Error,
+    },
     /// A layer that should be there is not.
     #[error("the store lacks the layer {0}")]
     NoLayer(ChainId),

@@ -80,6 +80,13 @@ impl Store {
                 freed.remove(&self.path().join("blobs/sha256").join(name))?;
             }
         }
+        let origins = self.path().join("origins");
+        // A store that never met a registry has none.
+        for name in if origins.exists() { names_in(&origins)? } else { Vec::new() } {
+            if Digest::from_hex(&name).is_ok_and(|digest| !blobs.contains(&digest)) {
+                freed.remove(&origins.join(name))?;
+            }
+        }
         Ok(freed)
     }
 

@@ -41,6 +41,9 @@ pub struct Named {
     pub manifest: Descriptor,
     /// The image ID, kept here so that a list needs no manifests.
     pub id: Digest,
+    /// The digest of the index that the name stands for in its registry, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
 }
 
 impl Store {
@@ -104,7 +107,7 @@ impl Store {
         let Some(digest) = reference.digest() else { return Ok(None) };
         let repository = format!("{}/{}", reference.domain(), reference.path());
         let matches = |named: &Named| {
-            named.manifest.digest == digest
+            named.has_digest(digest)
                 && named.name.strip_prefix(&repository).is_some_and(|rest| rest.starts_with(':'))
         };
         Ok(self.names()?.into_iter().find(matches))
@@ -135,8 +138,21 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn tag(&self, reference: &Reference, image: &Image) -> Result<(), StoreError> {
-        let name = reference.to_string();
-        self.write_ref(name, image)
+        self.write_ref(reference.to_string(), image, None)
+    }
+
+    /// The same for an image that was found in a registry: `digest` is what the name stands for there.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn tag_found(
+        &self,
+        reference: &Reference,
+        image: &Image,
+        digest: Digest,
+    ) -> Result<(), StoreError> {
+        let index = (digest != image.manifest.descriptor().digest).then_some(digest);
+        self.write_ref(reference.to_string(), image, index)
     }
 
     /// Keeps an image that has no name. It is found by its ID.
@@ -144,12 +160,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn keep_unnamed(&self, image: &Image) -> Result<(), StoreError> {
-        self.write_ref(format!("{UNNAMED}{}", image.id()), image)
+        self.write_ref(format!("{UNNAMED}{}", image.id()), image, None)
     }
 
-    fn write_ref(&self, name: String, image: &Image) -> Result<(), StoreError> {
+    fn write_ref(
+        &self,
+        name: String,
+        image: &Image,
+        index: Option<Digest>,
+    ) -> Result<(), StoreError> {
         let path = self.ref_path(&name);
-        let named = Named { name, manifest: image.manifest.descriptor(), id: image.id() };
+        let named = Named { name, manifest: image.manifest.descriptor(), id: image.id(), index };
         let bytes = serde_json::to_vec(&named).expect("a name of plain strings serializes");
         if fs::read(&path).is_ok_and(|old| old == bytes) {
             return Ok(());
@@ -213,6 +234,11 @@ impl Store {
 const UNNAMED: &str = "<none>@";
 
 impl Named {
+    /// Whether this is the digest of what the name stands for, here or in its registry.
+    pub fn has_digest(&self, digest: Digest) -> bool {
+        self.manifest.digest == digest || self.index == Some(digest)
+    }
+
     /// The name, unless the image has none.
     pub fn reference(&self) -> Option<Reference> {
         self.name.parse().ok()

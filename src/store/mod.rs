@@ -10,6 +10,7 @@
 //!     layers/<lease>-<n>/layer.json   its LayerRecord
 //!     chains/<chain>             a link to the LayerRecord of this chain's top layer: the layer
 //!                                is complete and never changes
+//!     origins/<hex>              the repositories that have this blob, which need not be here
 //!     refs/<hash of the name>    a name and the manifest that it stands for
 //!     cache/                     the step cache's records (see `crate::cache`)
 //!     fetched/                     what came from elsewhere (see `crate::fetch`)
@@ -31,12 +32,14 @@
 mod blob;
 mod check;
 mod error;
+mod fetch;
 mod gc;
 mod image;
 mod key_lock;
 mod layers;
 mod lease;
 mod mounts;
+mod origins;
 mod publish;
 mod unpack;
 
@@ -44,16 +47,18 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 pub use blob::Verified;
 pub use check::{Finding, Repair};
 pub use error::StoreError;
+pub use fetch::{BlobSource, Fetched, Watch};
 pub use gc::Freed;
 pub use image::{Image, Named};
 pub use key_lock::KeyLock;
 pub use layers::{LayerRecord, SealedLayer, StagedLayer};
 use lease::Lease;
+pub use origins::Origin;
 pub use publish::StagedBlob;
 
 use crate::snapshot::{self, Handle};
@@ -71,6 +76,8 @@ pub struct Store {
     gc_lock: File,
     /// Layers that others have published first: steps may still run on them.
     unused: Mutex<Vec<StagedLayer>>,
+    /// Where blobs come from that are not here.
+    source: Option<Arc<dyn BlobSource>>,
     /// Dropped last: while it is held, nobody touches what this process makes.
     lease: Lease,
 }
@@ -99,7 +106,13 @@ impl Store {
         }
         gc_lock.lock_shared().map_err(StoreError::io("lock", &lock_path))?;
         let lease = Lease::take(&base)?;
-        Ok(Self { base, gc_lock, unused: Mutex::default(), lease })
+        Ok(Self { base, gc_lock, unused: Mutex::default(), source: None, lease })
+    }
+
+    /// Lets blobs that are missing come from elsewhere.
+    #[must_use]
+    pub fn with_source(self, source: Arc<dyn BlobSource>) -> Self {
+        Self { source: Some(source), ..self }
     }
 
     /// The folder that holds the store's format version, `ROOT/v1`.

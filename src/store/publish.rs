@@ -22,6 +22,10 @@ pub struct StagedBlob {
 }
 
 impl StagedBlob {
+    pub(super) fn new(path: PathBuf, digest: Digest, size: u64) -> Self {
+        Self { path, digest, size }
+    }
+
     /// Where its bytes lie until it is published or the store is closed.
     pub fn path(&self) -> &Path {
         &self.path
@@ -108,6 +112,15 @@ impl Store {
         }
         sync_dir(&self.path().join("blobs/sha256"))?;
         sync_dir(&self.path().join("chains"))
+    }
+
+    /// Makes one blob durable and visible, whatever comes of those beside it.
+    pub(super) fn publish_blob(&self, blob: &StagedBlob) -> Result<(), StoreError> {
+        File::open(&blob.path)
+            .and_then(|file| file.sync_data())
+            .map_err(StoreError::io("flush", &blob.path))?;
+        self.name_blob(blob)?;
+        sync_dir(&self.path().join("blobs/sha256"))
     }
 
     /// Flushes the whole file system once: cheaper than each file alone.

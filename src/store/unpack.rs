@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
+use super::fetch::{Arrivals, Watch};
 use super::{Image, LayerRecord, SealedLayer, Store, StoreError};
 use crate::layer::{self, Packed};
 use crate::oci::{ChainId, Descriptor, DiffId, HashingReader};
@@ -10,46 +11,89 @@ use crate::snapshot::{Handle, Upper, View};
 
 impl Store {
     /// Makes sure that all layers of an image have directories, and gives their records, topmost
-    /// first.
+    /// first. Blobs that are missing are fetched, several at once, and unpacked as they come.
     ///
     /// # Errors
     /// [`StoreError::Layer`] for a layer that cannot be unpacked, [`StoreError::DigestMismatch`] for
-    /// one whose bytes are not those that the config promises.
-    pub fn unpack(&self, image: &Image) -> Result<Vec<LayerRecord>, StoreError> {
+    /// one whose bytes are not those that the config promises; as [`Store::fetch`].
+    pub fn unpack(&self, image: &Image, watch: Watch<'_>) -> Result<Vec<LayerRecord>, StoreError> {
+        let layers: Vec<_> =
+            image.manifest.layers().iter().zip(&image.config.rootfs.diff_ids).collect();
         let mut records: Vec<LayerRecord> = Vec::new();
-        let layers = image.manifest.layers().iter().zip(&image.config.rootfs.diff_ids);
-        for (descriptor, diff_id) in layers {
-            let parent = records.first().map(LayerRecord::chain);
-            let chain = ChainId::extend(parent, *diff_id);
-            let record = match self.layer(chain)? {
-                Some(record) => record,
-                None => self.unpack_layer(descriptor, *diff_id, &records)?,
-            };
-            records.insert(0, record);
+        let mut wanted = Vec::new();
+        let mut parent = None;
+        for (descriptor, diff_id) in &layers {
+            let chain = ChainId::extend(parent, **diff_id);
+            match self.layer(chain)? {
+                Some(record) if wanted.is_empty() => records.insert(0, record),
+                Some(_) => {}
+                None => wanted.push((*descriptor).clone()),
+            }
+            parent = Some(chain);
         }
+        let missing = &layers[records.len()..];
+        if missing.is_empty() {
+            return Ok(records);
+        }
+        let arrivals = self.arrivals(&wanted);
+        self.receive(&arrivals, watch, |arrivals| self.unpack_onto(records, missing, arrivals))
+    }
+
+    /// Unpacks layers, the lowest first, on top of `records` (topmost first).
+    fn unpack_onto(
+        &self,
+        mut records: Vec<LayerRecord>,
+        missing: &[(&Descriptor, &DiffId)],
+        arrivals: &Arrivals,
+    ) -> Result<Vec<LayerRecord>, StoreError> {
+        let mut below: Vec<PathBuf> = records.iter().map(|record| self.layer_dir(record)).collect();
+        // Held to the end: others that want the same layers wait, and find them all at once.
+        let mut locks = Vec::new();
+        let mut made: Vec<SealedLayer> = Vec::new();
+        for (descriptor, diff_id) in missing {
+            let parent = records.first().map(LayerRecord::chain);
+            let chain = ChainId::extend(parent, **diff_id);
+            locks.push(self.lock_key(chain.0, || {})?);
+            if let Some(record) = self.layer(chain)? {
+                below.insert(0, self.layer_dir(&record));
+                records.insert(0, record);
+                continue;
+            }
+            let sealed = self.unpack_layer(descriptor, **diff_id, parent, &below, arrivals)?;
+            below.insert(0, sealed.fs());
+            records.insert(0, sealed.record().clone());
+            made.push(sealed);
+        }
+        self.publish(Vec::new(), made)?;
         Ok(records)
     }
 
-    /// Unpacks one layer on top of `below` (topmost first).
     fn unpack_layer(
         &self,
         descriptor: &Descriptor,
         diff_id: DiffId,
-        below: &[LayerRecord],
-    ) -> Result<LayerRecord, StoreError> {
-        let parent = below.first().map(LayerRecord::chain);
-        let chain = ChainId::extend(parent, diff_id);
-        let _lock = self.lock_key(chain.0, || {})?;
-        if let Some(record) = self.layer(chain)? {
-            return Ok(record);
+        parent: Option<ChainId>,
+        below: &[PathBuf],
+        arrivals: &Arrivals,
+    ) -> Result<SealedLayer, StoreError> {
+        if let Some(arriving) = arrivals.find(descriptor) {
+            while let Some(mut follower) = arriving.follow()? {
+                let unpacked = self.stage_unpacked(&mut follower, diff_id, parent, below);
+                if unpacked.is_err() && !follower.is_current() {
+                    continue;
+                }
+                // What came is to blame before what it was taken for.
+                arriving.finish()?;
+                if unpacked.is_ok() || follower.is_current() {
+                    return unpacked;
+                }
+            }
+            arriving.finish()?;
         }
-        let below: Vec<PathBuf> = below.iter().map(|record| self.layer_dir(record)).collect();
         let mut blob = self.open_blob(descriptor)?;
-        let sealed = self.stage_unpacked(&mut blob, diff_id, parent, &below)?;
+        let sealed = self.stage_unpacked(&mut blob, diff_id, parent, below)?;
         blob.finish()?;
-        let record = sealed.record().clone();
-        self.publish(Vec::new(), vec![sealed])?;
-        Ok(record)
+        Ok(sealed)
     }
 
     /// Unpacks `blob` on top of the directories `below` (topmost first), which are those of `parent`.

@@ -124,8 +124,8 @@ fn history_is_newest_first() {
 fn names_that_are_not_there() {
     let Some(env) = bare() else { return };
     two_images(&env);
-    for command in ["inspect", "history", "rmi", "run", "save"] {
-        let ran = env.mica([command, "nope"]);
+    for command in ["inspect", "history", "rmi", "run --pull=never", "save"] {
+        let ran = env.mica(command.split(' ').chain(["nope"]));
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{command}");
         assert!(ran.stderr.starts_with("error: no image `nope` in the store"), "{}", ran.stderr);
     }

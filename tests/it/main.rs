@@ -6,7 +6,6 @@
 mod archives;
 mod build;
 mod cache;
-mod check;
 mod concurrent;
 mod context;
 mod env;
@@ -18,7 +17,9 @@ mod instructions;
 mod interrupt;
 mod login;
 mod outputs;
+mod pull;
 mod refusals;
+mod registry;
 mod remote;
 mod remote_context;
 mod reproducible;

@@ -1,7 +1,7 @@
 //! Every refusal of a Dockerfile as people read it: the folders of `testdata/builds/err`.
 //!
 //! Each holds a `Dockerfile`, what mica says (`expected`), and perhaps arguments for it, one a line
-//! (`args`). `UPDATE_TESTDATA=1 cargo test --test it refusals` writes what is expected.
+//! (`args`); no registry is asked. `UPDATE_TESTDATA=1 cargo test --test it refusals` writes what is expected.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,8 @@ fn refuse(env: &TestEnv, case: &Path) -> String {
     fs::copy(case.join("Dockerfile"), context.join("Dockerfile")).expect("to copy");
     env.give(&context);
     let args = fs::read_to_string(case.join("args")).unwrap_or_default();
-    let args: Vec<&str> = ["--progress", "quiet"].into_iter().chain(args.lines()).collect();
+    let args: Vec<&str> =
+        ["--progress", "quiet", "--pull=never"].into_iter().chain(args.lines()).collect();
     let ran = env.build(&context, &args);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{name}: {}", ran.stderr);
     for c in ran.stderr.chars() {

@@ -2,10 +2,10 @@
 
 use super::stages::Stage;
 use super::state::State;
-use super::{Lowering, NamedContext, Place, Purpose};
+use super::{Lowering, NamedContext, Place};
 use crate::builder::BuildError;
 use crate::builder::graph::{Op, Tree, Vertex, VertexId};
-use crate::oci::{Reference, ReferenceError};
+use crate::oci::{Platform, Reference, ReferenceError};
 use crate::parser::{self, Diagnostic, Severity, Span, Statement};
 use crate::store::Image;
 
@@ -30,17 +30,15 @@ impl Lowering<'_> {
         let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());
         let span = stage.from.image.span;
         let mut state = if self.options.named_contexts.contains_key(&base.to_lowercase()) {
-            self.state_of_context(&base, index, span)?
+            self.state_of_context(&base, index, &platform)?
         } else if let Some(other) = self.stages.find_base(&base, index) {
             self.require(other)?;
             self.state_of_stage(other, span)?.inherit()
         } else if base == "scratch" {
             State::scratch(&platform)
         } else {
-            let state = self.state_of_image(&base, index, span)?;
-            if state.root.is_some() {
-                self.tell_platform(index, &state.config.platform(), &platform);
-            }
+            let state = self.state_of_image(&base, index, &platform)?;
+            self.check_platform(&base, &state.config.platform(), &platform, span);
             state
         };
         let triggers = std::mem::take(&mut state.config.config.on_build);
@@ -63,15 +61,23 @@ impl Lowering<'_> {
         Ok(state.clone())
     }
 
+    fn check_platform(&mut self, base: &str, found: &Platform, wanted: &Platform, span: Span) {
+        if (&found.os, &found.architecture) != (&wanted.os, &wanted.architecture) {
+            let message = format!("base image `{base}` is for {found}, the build for {wanted}");
+            self.warnings.push(Diagnostic::warning("InvalidBaseImagePlatform", span, message));
+        }
+    }
+
     fn state_of_context(
         &mut self,
         name: &str,
         stage: usize,
-        span: Span,
+        platform: &Platform,
     ) -> Result<State, BuildError> {
+        let span = self.stages.all[stage].from.image.span;
         match self.options.named_contexts.get(&name.to_lowercase()) {
             Some(NamedContext::Image(reference)) => {
-                self.state_of_image(&reference.to_string(), stage, span)
+                self.state_of_image(&reference.to_string(), stage, platform)
             }
             _ => {
                 let message = format!("the build context `{name}` is a folder, not an image");
@@ -86,32 +92,28 @@ impl Lowering<'_> {
         &mut self,
         name: &str,
         stage: usize,
-        span: Span,
+        platform: &Platform,
     ) -> Result<State, BuildError> {
-        let Some(image) = self.find_image(name, stage, span)? else {
-            let platform = self.stages.all[stage].platform.clone();
-            return Ok(State::unknown(&platform.unwrap_or_else(|| self.options.platform.clone())));
-        };
+        let span = self.stages.all[stage].from.image.span;
+        let image = self.find_image(name, stage, platform, span)?;
         let vertex = self.image_vertex(&image, name, span);
         Ok(State::image(image, vertex))
     }
 
-    /// The image that the stage of this number names; `None` where a check gets by without.
+    /// The image that the stage of this number names.
     fn find_image(
         &self,
         name: &str,
         stage: usize,
+        platform: &Platform,
         span: Span,
-    ) -> Result<Option<Image>, BuildError> {
+    ) -> Result<Image, BuildError> {
         let reference = parse_base(name, span)?;
-        let found = self
-            .images
-            .image(&reference)
-            .map_err(|err| BuildError::At { span, source: Box::new(BuildError::Store(err)) })?;
-        if found.is_some() || self.purpose != Purpose::Build {
-            return Ok(found);
-        }
-        Err({
+        let found = self.images.image(&reference, platform).map_err(|err| BuildError::At {
+            span,
+            source: Box::new(self.with_near(err, name, stage)),
+        })?;
+        found.ok_or_else(|| {
             let message = format!("image `{}` not found in the store", reference.familiar());
             let hint = match self.stages.nearest(name, stage) {
                 Some(near) => format!("did you mean the stage `{near}`?"),
@@ -119,6 +121,17 @@ impl Lowering<'_> {
             };
             Diagnostic::error("base", span, message).with_hint(hint).into()
         })
+    }
+
+    /// Adds the stage that a name may have meant to the error about the image of that name.
+    fn with_near(&self, err: BuildError, name: &str, stage: usize) -> BuildError {
+        match err {
+            BuildError::Image { source, .. } => {
+                let near = self.stages.nearest(name, stage).map(str::to_owned);
+                BuildError::Image { source, near }
+            }
+            err => err,
+        }
     }
 
     /// The vertex with an image's files; `None` for an image without layers.
@@ -188,9 +201,8 @@ impl Lowering<'_> {
     }
 
     fn image_tree(&mut self, name: &str, stage: usize, span: Span) -> Result<Tree, BuildError> {
-        let image = self.find_image(name, stage, span)?;
-        let vertex = image.and_then(|image| self.image_vertex(&image, name, span));
-        Ok(vertex.map_or(Tree::Scratch, Tree::Vertex))
+        let image = self.find_image(name, stage, &self.options.platform, span)?;
+        Ok(self.image_vertex(&image, name, span).map_or(Tree::Scratch, Tree::Vertex))
     }
 }
 

@@ -23,14 +23,7 @@ fn codes(case: &Path) -> Vec<&'static str> {
                 other => panic!("{other} is not known here"),
             }
         }
-        let inputs = Inputs {
-            dockerfile: &parsed.dockerfile,
-            options: &options,
-            images: &NoImages,
-            ignore: None,
-            purpose: Purpose::Build,
-        };
-        match lower(&inputs, &mut Checks::default()) {
+        match lower(&parsed.dockerfile, &options, &NoImages) {
             Err(BuildError::Dockerfile(found)) => found.iter().map(|found| found.code).collect(),
             other => panic!("{}: {other:?}", case.display()),
         }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::checks::Seen;
 use super::scope::Scope;
 use crate::builder::graph::VertexId;
 use crate::oci::{Descriptor, History, ImageConfig, Platform};
@@ -29,8 +28,6 @@ pub(super) struct State {
     pub(super) has_cmd: bool,
     /// Where in the config's environment each variable stands.
     env_places: HashMap<String, usize>,
-    /// What checks have to remember.
-    pub(super) seen: Seen,
 }
 
 impl State {
@@ -38,17 +35,7 @@ impl State {
     pub(super) fn scratch(platform: &Platform) -> Self {
         let mut config = ImageConfig::scratch(platform);
         config.config.working_dir = "/".into();
-        let mut state = Self::of(config, Vec::new(), None);
-        state.seen.folders = Some(Vec::new());
-        state
-    }
-
-    /// FROM of an image that is not known: it may hold any variable.
-    pub(super) fn unknown(platform: &Platform) -> Self {
-        let mut state = Self::scratch(platform);
-        state.seen.unknown_base = true;
-        state.seen.folders = None;
-        state
+        Self::of(config, Vec::new(), None)
     }
 
     /// FROM of an image whose files are the result of `root`.
@@ -64,13 +51,12 @@ impl State {
         let base_history = config.history.len();
         let scope = Scope::default();
         let env_places = HashMap::new();
-        let seen = Seen::default();
-        Self { root, config, base_layers, base_history, scope, has_cmd: false, env_places, seen }
+        Self { root, config, base_layers, base_history, scope, has_cmd: false, env_places }
     }
 
     /// FROM of another stage.
     pub(super) fn inherit(self) -> Self {
-        Self { has_cmd: false, seen: self.seen.inherit(), ..self }
+        Self { has_cmd: false, ..self }
     }
 
     /// What happens at every FROM: the variables of the base come into force.

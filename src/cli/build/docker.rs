@@ -54,8 +54,6 @@ pub(in crate::cli) struct DockerFlags {
     security_opt: Vec<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     squash: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pull: Option<String>,
     #[arg(long, hide = true)]
     provenance: Option<String>,
     #[arg(long, hide = true)]
@@ -96,7 +94,7 @@ impl DockerFlags {
     }
 
     /// What is refused, and why if it was given.
-    fn refused(&self) -> [(&'static str, Option<&'static str>); 8] {
+    fn refused(&self) -> [(&'static str, Option<&'static str>); 7] {
         let because = |given: bool, why| given.then_some(why);
         let attestations = "mica makes no attestations";
         let attested = self.attest.iter().any(|text| !is_disabled(text));
@@ -116,13 +114,6 @@ impl DockerFlags {
                 because(
                     self.squash.as_deref().is_some_and(wants),
                     "copy the result into a stage of its own instead",
-                ),
-            ),
-            (
-                "--pull",
-                because(
-                    self.pull.as_deref().is_some_and(wants),
-                    "mica fetches no images: load them",
                 ),
             ),
             ("--provenance", because(self.provenance.as_deref().is_some_and(wants), attestations)),
@@ -165,7 +156,7 @@ mod tests {
     fn what_changes_nothing_is_taken() {
         check(&["--rm", "--force-rm=false", "--compress", "--disable-content-trust", "-D"], None);
         check(&["-m", "1g", "--memory-swap", "-1", "-c", "5", "--cpu-quota", "-1"], None);
-        check(&["--provenance=false", "--sbom", "false", "--pull=false", "--squash=0"], None);
+        check(&["--provenance=false", "--sbom", "false", "--squash=0"], None);
         check(
             &["--attest", "type=sbom,disabled=true", "--builder", "x", "--cache-from", "x"],
             None,
@@ -175,7 +166,6 @@ mod tests {
     #[test]
     fn what_would_be_missed_is_refused() {
         for (flag, value) in [
-            ("--pull", None),
             ("--squash", None),
             ("--provenance", Some("mode=max")),
             ("--sbom", Some("true")),

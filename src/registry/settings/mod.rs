@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
+pub use crate::http::{ClientCertificate, TlsOptions};
 pub use files::SettingsError;
 use files::{Docker, Insecure, Mirror, Registry, Scheme};
 
@@ -56,26 +57,6 @@ impl Places {
             certificates: with("/etc/docker/certs.d", "docker/certs.d"),
         }
     }
-}
-
-/// How the other side of a connection proves who it is, and we to it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TlsOptions {
-    /// Files of certificates (PEM) that are trusted beside the system's.
-    pub ca: Vec<PathBuf>,
-    /// What we show to a server that asks.
-    pub client: Option<ClientCertificate>,
-    /// Whether the server's certificate is verified at all.
-    pub verify: bool,
-}
-
-/// A certificate and its key, both PEM files.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ClientCertificate {
-    /// The certificate, with those that lead to its authority.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
 }
 
 /// One place to ask for what a registry has.
