@@ -80,6 +80,7 @@ pub mod fetch;
 pub mod http;
 pub mod import;
 pub mod layer;
+pub mod lint;
 pub mod mount;
 pub mod oci;
 pub mod parser;

@@ -6,12 +6,13 @@ use std::fs;
 use std::path::Path;
 
 /// A module, and what of the crate it may use besides itself.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("oci", &[]),
     ("http", &[]),
     ("mount", &[]),
     ("ssh", &[]),
     ("parser", &[]),
+    ("lint", &["parser"]),
     ("snapshot", &["oci"]),
     ("layer", &["oci", "snapshot"]),
     ("runtime", &["mount"]),
@@ -24,15 +25,15 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     (
         "builder",
         &[
-            "oci", "http", "mount", "ssh", "parser", "snapshot", "layer", "runtime", "store",
-            "cache", "fetch",
+            "oci", "http", "mount", "ssh", "parser", "lint", "snapshot", "layer", "runtime",
+            "store", "cache", "fetch",
         ],
     ),
     (
         "cli",
         &[
-            "oci", "http", "mount", "ssh", "parser", "snapshot", "layer", "runtime", "store",
-            "cache", "fetch", "registry", "export", "import", "builder",
+            "oci", "http", "mount", "ssh", "parser", "lint", "snapshot", "layer", "runtime",
+            "store", "cache", "fetch", "registry", "export", "import", "builder",
         ],
     ),
 ];

@@ -15,6 +15,9 @@ pub enum BuildError {
     /// The Dockerfile says something that cannot be built; at least one is an error.
     #[error("{}", .0.first().map_or("invalid Dockerfile", |first| first.message.as_str()))]
     Dockerfile(Vec<Diagnostic>),
+    /// Checks found something, and the Dockerfile says that this is an error.
+    #[error("{0}")]
+    Checks(String),
     /// Something failed for an instruction.
     #[error("{source}")]
     At {

@@ -25,16 +25,20 @@ mod sources;
 
 pub use context::BuildContext;
 pub use error::BuildError;
-pub use lower::{BuildArgs, Images, NamedContext, Options, config_of_changes};
+pub use lower::{
+    BuildArgs, Images, NamedContext, Options, Outline, OutlineArg, OutlineMount, config_of_changes,
+};
 pub use remote::{Access, Fetched, Remote, read_url};
 pub use secrets::{Secret, Secrets};
 pub use sources::fetched;
 
-use progress::Progress;
+use lower::{Inputs, Purpose};
+use progress::{Event, Progress};
 use solver::Solver;
 
 use crate::cache::StepCache;
-use crate::parser::{Diagnostic, Dockerfile};
+use crate::lint::Checks;
+use crate::parser::Dockerfile;
 use crate::runtime::{CancelToken, Sandbox};
 use crate::ssh::Agents;
 use crate::store::{Image, Store};
@@ -50,6 +54,8 @@ pub struct BuildRequest {
     pub options: Options,
     /// No time in the image is later than this, in seconds since 1970.
     pub epoch: Option<i64>,
+    /// What the syntax tree has shown already, and what is to be told.
+    pub checks: Checks,
 }
 
 /// What a build works with.
@@ -94,8 +100,43 @@ pub struct BuildResult {
     /// The image. It is in the store without a name: until it has one, or is
     /// [kept](Store::keep_unnamed) without, it lasts as long as the store is open.
     pub image: Image,
-    /// What is odd about the Dockerfile.
-    pub warnings: Vec<Diagnostic>,
+}
+
+/// What is to be checked.
+#[derive(Debug)]
+pub struct CheckRequest<'a> {
+    /// The Dockerfile, without errors.
+    pub dockerfile: &'a Dockerfile,
+    /// What the caller decides.
+    pub options: &'a Options,
+    /// The folder that COPY and ADD would read, where there is one.
+    pub context: Option<&'a BuildContext>,
+    /// Whether all stages are checked, or what the target needs.
+    pub all_stages: bool,
+}
+
+/// Checks a Dockerfile without building anything, and tells what the target can be given. Images that `images` does not know are taken for
+/// such that hold what they have to.
+///
+/// # Errors
+/// What a build would fail with before it began, but for what is this machine's or mica's matter.
+pub fn check(
+    request: &CheckRequest<'_>,
+    images: &dyn Images,
+    checks: &mut Checks,
+) -> Result<Outline, BuildError> {
+    let inputs = Inputs {
+        dockerfile: request.dockerfile,
+        options: request.options,
+        images,
+        ignore: request.context.and_then(BuildContext::ignore),
+        purpose: Purpose::Check { all_stages: request.all_stages },
+    };
+    let lowered = lower::lower(&inputs, checks)?;
+    match checks.violation() {
+        Some(violation) => Err(BuildError::Checks(violation)),
+        None => Ok(lowered.outline),
+    }
 }
 
 /// Builds an image.
@@ -104,7 +145,20 @@ pub struct BuildResult {
 /// [`BuildError`]. Nothing of the image is in the store then; the steps that went well are kept for
 /// the next build.
 pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildResult, BuildError> {
-    let lowered = lower::lower(&request.dockerfile, &request.options, services.images)?;
+    let inputs = Inputs {
+        dockerfile: &request.dockerfile,
+        options: &request.options,
+        images: services.images,
+        ignore: request.contexts.first().and_then(BuildContext::ignore),
+        purpose: Purpose::Build,
+    };
+    let mut checks = request.checks.clone();
+    let lowered = lower::lower(&inputs, &mut checks);
+    services.progress.event(&Event::Checked { findings: checks.found() });
+    let lowered = lowered?;
+    if let Some(violation) = checks.violation() {
+        return Err(BuildError::Checks(violation));
+    }
     let mut solver = Solver::new(&lowered.graph, services, &request.contexts, request.epoch);
     let snapshot = match lowered.target {
         // Nobody reads the files of a base that nothing is added to.
@@ -117,7 +171,6 @@ pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildRes
     if services.cancel.is_cancelled() {
         return Err(BuildError::Cancelled);
     }
-    let warnings = lowered.warnings.clone();
     let image = assemble::assemble(lowered, &snapshot, request, services)?;
-    Ok(BuildResult { image, warnings })
+    Ok(BuildResult { image })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::graph::VertexId;
+use crate::lint::Finding;
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -35,6 +36,11 @@ pub enum Event<'a> {
         vertex: Option<VertexId>,
         /// One line.
         text: &'a str,
+    },
+    /// The Dockerfile is understood. Comes once, before anything is built.
+    Checked {
+        /// What is odd about it.
+        findings: &'a [Finding],
     },
     /// A vertex is done.
     Done {

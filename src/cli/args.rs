@@ -43,6 +43,8 @@ pub(super) enum Command {
     Import(ImportArgs),
     /// Forget the credentials for a registry
     Logout(LogoutArgs),
+    /// Check Dockerfiles, and mend what can be mended
+    Check(LintArgs),
     /// Show how mica works on this machine
     Info(InfoArgs),
     /// Show the version
@@ -169,6 +171,12 @@ pub(super) struct BuildArgs {
     /// How many steps run at once
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,
+    /// Check the Dockerfile and build nothing
+    #[arg(long)]
+    pub check: bool,
+    /// Tell about the build instead of doing it: check, outline, targets, subrequests.describe
+    #[arg(long, value_name = "METHOD[,format=text|json]", default_value = "build")]
+    pub call: String,
     #[command(flatten)]
     pub docker: super::build::docker::DockerFlags,
     /// Write the image's ID to a file
@@ -400,6 +408,38 @@ pub(super) struct ImportArgs {
 pub(super) struct LogoutArgs {
     /// Registry [default: Docker Hub]
     pub server: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LintArgs {
+    /// Folder of the Dockerfile, or the Dockerfile itself
+    #[arg(value_name = "PATH", default_value = ".")]
+    pub path: PathBuf,
+    /// Dockerfile; may be given more than once
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Vec<PathBuf>,
+    /// Stage to check, with those it needs [default: all]
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Set an ARG; without a value it is taken from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// Mend what can be mended without a change of what is built
+    #[arg(long)]
+    pub fix: bool,
+    /// Show text, or JSON as `docker build --call=check,format=json` does, or SARIF 2.1.0
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: CheckFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CheckFormat {
+    /// For people.
+    Text,
+    /// For programs that know BuildKit.
+    Json,
+    /// For programs that know other checkers.
+    Sarif,
 }
 
 #[derive(Debug, Args)]

@@ -1,17 +1,19 @@
 //! `mica build`: from the words of the command line to a [`BuildRequest`].
 
+mod call;
 mod credentials;
 mod csv;
 mod deliver;
 pub(super) mod docker;
-mod flags;
-mod input;
+pub(super) mod flags;
+pub(super) mod input;
 mod outputs;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub(super) use call::{Call, call};
 use deliver::{Delivered, Delivery};
 use outputs::Output;
 
@@ -21,6 +23,7 @@ use super::pull::{self, Puller};
 use super::{CliError, Context, report, ui};
 use crate::builder::{self, Access, BuildRequest, NamedContext, Options, Services};
 use crate::cache::StepCache;
+use crate::lint::{self, Checks};
 use crate::oci::Reference;
 use crate::parser::{self, Parsed, Severity};
 use crate::runtime::NamespaceSandbox;
@@ -44,14 +47,16 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     let input = input::open(args, &named.others, access, keep_git_dir)?;
     let input::Input { contexts, file, text, time } = input;
     let (parsed, text) = parse(&file, &text)?;
+    let checks = checks(&parsed, &build_args, &file, &text)?;
     let request = BuildRequest {
         dockerfile: parsed.dockerfile,
         contexts,
         epoch: flags::epoch(&mut build_args, time)?,
         options: options(args, build_args, named.names)?,
+        checks,
     };
-    let result = {
-        let progress = Drawing::new(args.progress, args.quiet);
+    let (result, findings) = {
+        let progress = Drawing::new(args.progress, args.quiet, &file, &text);
         let sandbox = NamespaceSandbox::new()
             .map_err(|source| CliError::Read { path: "/proc/self/exe".into(), source })?;
         let services = Services {
@@ -66,17 +71,16 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
             now: &jiff::Timestamp::now,
             jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
         };
-        builder::build(&request, &services)
+        (builder::build(&request, &services), progress.findings())
     };
+    if !args.quiet && !matches!(args.progress, ProgressArg::Quiet | ProgressArg::Rawjson) {
+        report::findings(&text, &findings);
+    }
     let result = result.map_err(|source| CliError::Build {
         file: file.clone(),
         text: text.clone(),
         source: Box::new(source),
     })?;
-    if !args.quiet {
-        report::warnings(&file, &text, &parsed.diagnostics);
-        report::warnings(&file, &text, &result.warnings);
-    }
     let delivery = Delivery {
         store: &store,
         image: &result.image,
@@ -101,6 +105,20 @@ fn parse(file: &str, text: &[u8]) -> Result<(Parsed, String), CliError> {
         });
     }
     Ok((parsed, text))
+}
+
+fn checks(
+    parsed: &Parsed,
+    build_args: &builder::BuildArgs,
+    file: &str,
+    text: &str,
+) -> Result<Checks, CliError> {
+    let given = build_args.get(lint::OVERRIDE).map(String::as_str);
+    Checks::new(parsed, given).map_err(|error| CliError::Dockerfile {
+        file: file.to_owned(),
+        text: text.to_owned(),
+        found: vec![*error],
+    })
 }
 
 /// Says what has become of the build: in files, and to whoever is there.

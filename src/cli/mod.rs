@@ -3,6 +3,7 @@
 mod archives;
 mod args;
 mod build;
+mod check;
 mod error;
 mod images;
 mod login;
@@ -49,6 +50,14 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     if let Command::Logout(args) = &cli.command {
         return login::logout(args).map(|()| ExitCode::SUCCESS);
     }
+    if let Command::Check(args) = &cli.command {
+        return check::check(cli.root, args);
+    }
+    if let Command::Build(args) = &cli.command
+        && let Some(call) = build::Call::of(args)?
+    {
+        return build::call(cli.root, args, &call);
+    }
     // Before anything else: it needs a process of one thread.
     let mode = isolation::enter(isolation::Request::Auto)?;
     let context = Context { root: cli.root, mode };
@@ -82,7 +91,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         }
         Command::System(SystemCommand::Check(args)) => return system::check(&context, &args),
         Command::System(SystemCommand::Prune) => system::prune(&context),
-        Command::Info(_) | Command::Logout(_) | Command::Version => Ok(()),
+        Command::Check(_) | Command::Info(_) | Command::Logout(_) | Command::Version => Ok(()),
     }
     .map(|()| ExitCode::SUCCESS)
 }

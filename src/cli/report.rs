@@ -9,6 +9,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use super::error::CliError;
 use super::ui;
 use crate::builder::BuildError;
+use crate::lint::Finding;
 use crate::parser::{Diagnostic, Severity, Span};
 use crate::registry::RegistryError;
 use crate::snapshot::SnapshotError;
@@ -73,10 +74,20 @@ fn is_broken_pipe(err: &CliError) -> bool {
     false
 }
 
+/// Shows why a Dockerfile cannot be built.
+pub(super) fn build_error(file: &str, text: &str, err: &BuildError) {
+    build(file, text, err);
+}
+
 fn build(file: &str, text: &str, err: &BuildError) -> ExitCode {
     match err {
         BuildError::Dockerfile(found) => {
             diagnostics(file, text, found);
+            ExitCode::from(USAGE)
+        }
+        BuildError::Checks(_) => {
+            ui::say(&format!("error: {}", chain(err)));
+            hint(Some("`# check=error=true` makes it one"));
             ExitCode::from(USAGE)
         }
         BuildError::Cancelled => {
@@ -113,12 +124,43 @@ fn diagnostics(file: &str, text: &str, found: &[Diagnostic]) {
     }
 }
 
-/// Shows what is odd about a Dockerfile that was built all the same.
-pub(super) fn warnings(file: &str, text: &str, found: &[Diagnostic]) {
-    for warning in found.iter().filter(|found| found.severity == Severity::Warning) {
-        ui::say(&diagnostic(Level::WARNING, file, text, warning));
-        hint(warning.hint.as_deref());
+/// How many findings of checks are listed after a build.
+const MAX_LISTED: usize = 20;
+
+/// Lists what checks found, a line each.
+pub(super) fn findings(text: &str, found: &[Finding]) {
+    let (count, plural) = (found.len(), if found.len() == 1 { "" } else { "s" });
+    if count > 0 {
+        ui::say(&format!("\n{count} warning{plural} found (`mica check` shows the places):"));
     }
+    for finding in found.iter().take(MAX_LISTED) {
+        ui::say(&format!(" - {}", finding_line(text, finding)));
+    }
+    if count > MAX_LISTED {
+        ui::say(&format!(" - and {} more", count - MAX_LISTED));
+    }
+}
+
+/// A finding on one line, as BuildKit has it.
+pub(super) fn finding_line(text: &str, finding: &Finding) -> String {
+    let (line, _) = lines_of(text, finding.extent);
+    one_line(&format!("{}: {} (line {line})", finding.rule.name(), finding.message))
+}
+
+/// A finding in its place, with a caret under what it is about.
+pub(super) fn finding_in_place(file: &str, text: &str, finding: &Finding) -> String {
+    let title = format!("{}: {}", finding.rule.name(), finding.message);
+    snippet(Level::WARNING, file, text, &title, &[(finding.span, String::new())])
+}
+
+/// The first and the last line of a part of a file, from 1.
+pub(super) fn lines_of(text: &str, span: Span) -> (usize, usize) {
+    let ends_line = span.end > span.start && text.as_bytes().get(span.end - 1) == Some(&b'\n');
+    // What ends behind a line end is a heredoc's body, whose last line is its name's.
+    (
+        line_of(text, span.start),
+        line_of(text, if ends_line { span.end } else { span.end.max(span.start + 1) - 1 }),
+    )
 }
 
 fn diagnostic(level: Level<'_>, file: &str, text: &str, found: &Diagnostic) -> String {

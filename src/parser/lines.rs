@@ -150,10 +150,12 @@ impl<'a> Reader<'a> {
             }
             let mut line = Line { comments: std::mem::take(&mut self.comments), ..Line::default() };
             line.push(kept, body_start);
+            let mut empty = None;
             while open {
                 let Some((raw, start)) = self.physical_line() else { break };
-                open = self.continuation(&mut line, raw, start, diagnostics);
+                open = self.continuation(&mut line, raw, start, &mut empty);
             }
+            diagnostics.extend(empty.map(|first| self.empty_line(first)));
             if line.is_lossy() {
                 diagnostics.push(
                     Diagnostic::warning(
@@ -174,7 +176,7 @@ impl<'a> Reader<'a> {
         line: &mut Line,
         raw: &[u8],
         start: usize,
-        diagnostics: &mut Vec<Diagnostic>,
+        empty: &mut Option<Span>,
     ) -> bool {
         let content = trim_line_end(raw);
         let body = trim_blanks(content);
@@ -182,14 +184,24 @@ impl<'a> Reader<'a> {
             return true;
         }
         if body.is_empty() {
-            let span = Span::new(start, start + raw.len());
-            let message = "empty line inside a continued instruction";
-            diagnostics.push(Diagnostic::warning("no-empty-continuation", span, message));
+            empty.get_or_insert(Span::new(start, start + raw.len()));
             return true;
         }
         let (kept, open) = trim_continuation(content, self.directives.escape);
         line.push(kept, start);
         open
+    }
+
+    /// One warning for the empty lines of an instruction: the first of them is marked, and the line
+    /// that the instruction ends in.
+    fn empty_line(&self, first: Span) -> Diagnostic {
+        let message = "empty line inside a continued instruction";
+        let last = self.bytes[..self.position.saturating_sub(1)].iter().rposition(|b| *b == b'\n');
+        let start = last.map_or(0, |end| end + 1);
+        let line = trim_line_end(&self.bytes[start..self.position]);
+        let last = Span::new(start, start + line.len());
+        Diagnostic::warning("no-empty-continuation", first, message)
+            .with_label(last, "the instruction ends here")
     }
 
     /// Keeps a comment for the next instruction; an empty one cuts the block off.

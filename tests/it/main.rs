@@ -6,6 +6,7 @@
 mod archives;
 mod build;
 mod cache;
+mod check;
 mod concurrent;
 mod context;
 mod env;

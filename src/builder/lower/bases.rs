@@ -2,7 +2,7 @@
 
 use super::stages::Stage;
 use super::state::State;
-use super::{Lowering, NamedContext, Place};
+use super::{Lowering, NamedContext, Place, Purpose};
 use crate::builder::BuildError;
 use crate::builder::graph::{Op, Tree, Vertex, VertexId};
 use crate::oci::{Platform, Reference, ReferenceError};
@@ -38,7 +38,9 @@ impl Lowering<'_> {
             State::scratch(&platform)
         } else {
             let state = self.state_of_image(&base, index, &platform)?;
-            self.check_platform(&base, &state.config.platform(), &platform, span);
+            if state.root.is_some() {
+                self.tell_platform(index, &state.config.platform(), &platform);
+            }
             state
         };
         let triggers = std::mem::take(&mut state.config.config.on_build);
@@ -59,13 +61,6 @@ impl Lowering<'_> {
         let state = state.as_ref().ok_or(BuildError::Cancelled)?;
         self.stages.globals.budget.take(state.size_bytes(), span)?;
         Ok(state.clone())
-    }
-
-    fn check_platform(&mut self, base: &str, found: &Platform, wanted: &Platform, span: Span) {
-        if (&found.os, &found.architecture) != (&wanted.os, &wanted.architecture) {
-            let message = format!("base image `{base}` is for {found}, the build for {wanted}");
-            self.warnings.push(Diagnostic::warning("InvalidBaseImagePlatform", span, message));
-        }
     }
 
     fn state_of_context(
@@ -95,25 +90,30 @@ impl Lowering<'_> {
         platform: &Platform,
     ) -> Result<State, BuildError> {
         let span = self.stages.all[stage].from.image.span;
-        let image = self.find_image(name, stage, platform, span)?;
+        let Some(image) = self.find_image(name, stage, platform, span)? else {
+            return Ok(State::unknown(platform));
+        };
         let vertex = self.image_vertex(&image, name, span);
         Ok(State::image(image, vertex))
     }
 
-    /// The image that the stage of this number names.
+    /// The image that the stage of this number names; `None` where a check gets by without.
     fn find_image(
         &self,
         name: &str,
         stage: usize,
         platform: &Platform,
         span: Span,
-    ) -> Result<Image, BuildError> {
+    ) -> Result<Option<Image>, BuildError> {
         let reference = parse_base(name, span)?;
         let found = self.images.image(&reference, platform).map_err(|err| BuildError::At {
             span,
             source: Box::new(self.with_near(err, name, stage)),
         })?;
-        found.ok_or_else(|| {
+        if found.is_some() || self.purpose != Purpose::Build {
+            return Ok(found);
+        }
+        Err({
             let message = format!("image `{}` not found in the store", reference.familiar());
             let hint = match self.stages.nearest(name, stage) {
                 Some(near) => format!("did you mean the stage `{near}`?"),
@@ -202,7 +202,8 @@ impl Lowering<'_> {
 
     fn image_tree(&mut self, name: &str, stage: usize, span: Span) -> Result<Tree, BuildError> {
         let image = self.find_image(name, stage, &self.options.platform, span)?;
-        Ok(self.image_vertex(&image, name, span).map_or(Tree::Scratch, Tree::Vertex))
+        let vertex = image.and_then(|image| self.image_vertex(&image, name, span));
+        Ok(vertex.map_or(Tree::Scratch, Tree::Vertex))
     }
 }
 

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::state::State;
 use super::text::{go_duration, go_quote_list, go_quote_number};
-use super::{Lowering, Site};
+use super::{Lowering, Site, outline};
 use crate::builder::BuildError;
 use crate::builder::graph::{MakeDirOp, Op};
 use crate::oci::Healthcheck;
@@ -20,11 +20,14 @@ impl Lowering<'_> {
     pub(super) fn apply(&mut self, state: &mut State, site: Site<'_>) -> Result<(), BuildError> {
         let escape = self.escape;
         match &site.statement.instruction {
-            Instruction::Run(run) => return self.run(state, site, run),
+            Instruction::Run(run) => {
+                self.outline_mounts(state, site, run);
+                return self.run(state, site, run);
+            }
             Instruction::Copy(copy) => return self.copy(state, site, copy),
             Instruction::Add(add) => return self.add(state, site, add),
             Instruction::Workdir(path) => self.workdir(state, site, path)?,
-            Instruction::Arg(arguments) => self.arg(state, arguments)?,
+            Instruction::Arg(arguments) => self.arg(state, site, arguments)?,
             Instruction::Env(pairs) => env(state, pairs, escape)?,
             Instruction::Label(pairs) => label(state, pairs, escape)?,
             Instruction::User(user) => {
@@ -71,7 +74,12 @@ impl Lowering<'_> {
 
     /// `ARG name[=default]…`: the command line wins over the default, and that over what stands
     /// before the first FROM.
-    fn arg(&self, state: &mut State, arguments: &[Argument]) -> Result<(), Diagnostic> {
+    fn arg(
+        &mut self,
+        state: &mut State,
+        site: Site<'_>,
+        arguments: &[Argument],
+    ) -> Result<(), Diagnostic> {
         let mut shown = String::from("ARG");
         for argument in arguments {
             // As BuildKit: a variable in the name is part of the name.
@@ -82,6 +90,15 @@ impl Lowering<'_> {
                 (None, Some(default)) => Some(state.scope.expand(default, self.escape)?),
                 (None, None) => self.stages.globals.get(&name).map(str::to_owned),
             };
+            let is_global = argument.default.is_none()
+                && !self.options.build_args.contains_key(&name)
+                && self.stages.globals.get(&name).is_some();
+            let outline = &mut self.outlines[site.place.stage];
+            if is_global {
+                outline.uses([name.clone()]);
+            } else {
+                outline.declares(outline::arg(site.statement, &name, value.as_deref()));
+            }
             state.scope.declare(&name, value.as_deref());
             shown.push(' ');
             shown.push_str(&name);

@@ -203,7 +203,7 @@ impl Files<'_> {
 }
 
 /// An absolute destination; a slash at its end says that it is a folder.
-fn destination(working_dir: &str, target: &str) -> String {
+pub(super) fn destination(working_dir: &str, target: &str) -> String {
     let is_folder = target.is_empty()
         || target.ends_with('/')
         || matches!(target, "." | "..")

@@ -1,10 +1,13 @@
 //! From a Dockerfile to a [`Graph`] and an image config: every variable resolved, every stage that
 //! the target does not need left out. Pure, but for looking up base images.
 
+mod accidents;
 mod bases;
+mod checks;
 mod config;
 mod files;
 mod mounts;
+mod outline;
 #[cfg(test)]
 mod refusals;
 mod remote;
@@ -18,12 +21,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use bases::{in_trigger, parse_triggers};
+use outline::StageOutline;
+pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use scope::BuildArgs;
 use stages::Stages;
 use state::State;
 
 use super::BuildError;
 use super::graph::{Graph, Op, Vertex, VertexId};
+use crate::builder::ignore::Ignore;
+use crate::lint::Checks;
 use crate::oci::{ContainerConfig, Descriptor, Digest, ImageConfig, Platform, Reference};
 use crate::parser::{self, Diagnostic, Dockerfile, Instruction, Severity, Source, Span, Statement};
 use crate::store::{Image, Store};
@@ -117,37 +124,63 @@ pub(super) struct Lowered {
     pub(super) base_layers: Vec<Descriptor>,
     /// How many entries of the history the base image brings.
     pub(super) base_history: usize,
-    /// What is odd about the Dockerfile.
-    pub(super) warnings: Vec<Diagnostic>,
+    /// What the target can be given.
+    pub(super) outline: Outline,
 }
 
-/// Resolves a Dockerfile.
+/// What a Dockerfile is lowered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To build what the target needs.
+    Build,
+    /// To tell about it. Images that are not there are taken for unknown, and what a build would
+    /// refuse for this machine's or mica's sake is let pass.
+    Check {
+        /// Whether all stages are told about, or what the target needs.
+        all_stages: bool,
+    },
+}
+
+/// What lowering is given.
+pub(super) struct Inputs<'a> {
+    pub(super) dockerfile: &'a Dockerfile,
+    pub(super) options: &'a Options,
+    pub(super) images: &'a dyn Images,
+    /// What of the main context is left out.
+    pub(super) ignore: Option<&'a Ignore>,
+    pub(super) purpose: Purpose,
+}
+
+/// Resolves a Dockerfile. What is odd about it goes to `checks`.
 ///
 /// # Errors
 /// [`BuildError::Dockerfile`] with the place, [`BuildError::Store`].
-pub(super) fn lower(
-    dockerfile: &Dockerfile,
-    options: &Options,
-    images: &dyn Images,
-) -> Result<Lowered, BuildError> {
-    let stages =
-        Stages::of(dockerfile, options.target.as_deref(), &options.platform, &options.build_args)?;
+pub(super) fn lower(inputs: &Inputs<'_>, checks: &mut Checks) -> Result<Lowered, BuildError> {
+    let options = inputs.options;
+    let stages = Stages::of(inputs, checks)?;
     let target = stages.target;
+    let outlines = stages.all.iter().map(|stage| stage.outline.clone()).collect();
     let mut lowering = Lowering {
         options,
-        images,
-        escape: dockerfile.escape,
+        images: inputs.images,
+        ignore: inputs.ignore,
+        purpose: inputs.purpose,
+        escape: inputs.dockerfile.escape,
         done: (0..stages.all.len()).map(|_| None).collect(),
         starts_left: stages.starts(),
         stages,
         graph: Graph::default(),
+        outlines,
         image_vertices: HashMap::new(),
-        warnings: Vec::new(),
+        checks,
     };
-    lowering.note_frontend(dockerfile);
     lowering.check_bases()?;
     lowering.check_froms()?;
+    if inputs.purpose == (Purpose::Check { all_stages: true }) {
+        (0..lowering.stages.all.len()).try_for_each(|stage| lowering.require(stage))?;
+    }
     lowering.require(target)?;
+    let outline = lowering.outline();
     let Some(mut state) = lowering.done[target].take().and_then(|done| done.state) else {
         return Err(BuildError::Cancelled);
     };
@@ -160,7 +193,7 @@ pub(super) fn lower(
         config: state.config,
         base_layers: state.base_layers,
         base_history: state.base_history,
-        warnings: lowering.warnings,
+        outline,
     })
 }
 
@@ -175,8 +208,14 @@ pub fn config_of_changes(lines: &[String]) -> Result<ContainerConfig, String> {
     if let Some(error) = error {
         return Err(error.message);
     }
-    let lowered =
-        lower(&parsed.dockerfile, &Options::default(), &NoImages).map_err(|err| err.to_string())?;
+    let inputs = Inputs {
+        dockerfile: &parsed.dockerfile,
+        options: &Options::default(),
+        images: &NoImages,
+        ignore: None,
+        purpose: Purpose::Build,
+    };
+    let lowered = lower(&inputs, &mut Checks::default()).map_err(|err| err.to_string())?;
     match lowered.target {
         Some(_) => Err("only instructions that make no files can be applied".to_owned()),
         None => Ok(lowered.config.config),
@@ -195,6 +234,8 @@ impl Images for NoImages {
 struct Lowering<'a> {
     options: &'a Options,
     images: &'a dyn Images,
+    ignore: Option<&'a Ignore>,
+    purpose: Purpose,
     escape: char,
     stages: Stages<'a>,
     /// The stages that are done.
@@ -204,7 +245,9 @@ struct Lowering<'a> {
     graph: Graph,
     /// The vertices of images, by image ID.
     image_vertices: HashMap<Digest, VertexId>,
-    warnings: Vec<Diagnostic>,
+    checks: &'a mut Checks,
+    /// What each stage declares and uses.
+    outlines: Vec<StageOutline>,
 }
 
 /// A stage that is done.
@@ -239,16 +282,6 @@ impl Site<'_> {
 }
 
 impl Lowering<'_> {
-    /// `# syntax=` names a program that BuildKit would fetch and run. mica reads the language itself.
-    fn note_frontend(&mut self, dockerfile: &Dockerfile) {
-        let Some(syntax) = dockerfile.directive("syntax") else { return };
-        if !syntax.value.contains("docker/dockerfile") {
-            let message =
-                "the frontend is not fetched: the Dockerfile is read as BuildKit's own has it";
-            self.warnings.push(Diagnostic::warning("syntax", syntax.value_span, message));
-        }
-    }
-
     /// As BuildKit: numbers of stages have to be some, and stages may not need one another, even where
     /// nobody needs them.
     fn check_froms(&self) -> Result<(), Diagnostic> {
@@ -303,7 +336,7 @@ impl Lowering<'_> {
             let trigger_of = (number < triggers.len()).then_some(from_span);
             let place = Place { stage: index, trigger_of };
             let site = Site { place, statement, step: (step, total) };
-            self.apply(&mut state, site).map_err(|err| match (err, trigger_of) {
+            self.checked(&mut state, site).map_err(|err| match (err, trigger_of) {
                 (BuildError::Dockerfile(diagnostics), Some(span)) => {
                     let moved = diagnostics.into_iter().map(|found| in_trigger(found, span));
                     BuildError::Dockerfile(moved.collect())
@@ -312,6 +345,35 @@ impl Lowering<'_> {
             })?;
         }
         Ok(state)
+    }
+
+    /// What an instruction does to a stage, its oddities told in BuildKit's order.
+    fn checked(&mut self, state: &mut State, site: Site<'_>) -> Result<(), BuildError> {
+        let mut findings = self.findings(state, site);
+        findings.extend(self.accidents(state, site));
+        let outcome = self.apply(state, site);
+        let is_arg = matches!(site.statement.instruction, Instruction::Arg(_));
+        if !is_arg {
+            self.tell_undefined(state, site);
+        }
+        if outcome.is_ok() {
+            for finding in findings {
+                self.checks.report(finding);
+            }
+        }
+        if is_arg {
+            self.tell_undefined(state, site);
+        }
+        match outcome {
+            Err(BuildError::Dockerfile(found)) if self.is_let_pass(&found) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Whether errors are none to a check: of this machine, or of what mica cannot do.
+    fn is_let_pass(&self, found: &[Diagnostic]) -> bool {
+        let passes = |found: &Diagnostic| matches!(found.code, "unsupported" | "entitlement");
+        self.purpose != Purpose::Build && found.iter().all(passes)
     }
 
     /// Adds the vertex of an instruction on top of the state's file system.

@@ -23,7 +23,14 @@ fn codes(case: &Path) -> Vec<&'static str> {
                 other => panic!("{other} is not known here"),
             }
         }
-        match lower(&parsed.dockerfile, &options, &NoImages) {
+        let inputs = Inputs {
+            dockerfile: &parsed.dockerfile,
+            options: &options,
+            images: &NoImages,
+            ignore: None,
+            purpose: Purpose::Build,
+        };
+        match lower(&inputs, &mut Checks::default()) {
             Err(BuildError::Dockerfile(found)) => found.iter().map(|found| found.code).collect(),
             other => panic!("{}: {other:?}", case.display()),
         }

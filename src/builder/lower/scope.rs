@@ -1,9 +1,10 @@
 //! [`Scope`]: which variables an instruction sees.
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
+use super::checks;
 use crate::oci::Platform;
 use crate::parser::word::{self, ExpandError, ExpandErrorKind, Expansion};
 use crate::parser::{Diagnostic, Heredoc, Span, Word, nearest};
@@ -83,6 +84,21 @@ pub(super) struct Scope {
     /// The ARGs declared so far, for histories.
     args: Ordered<Option<String>>,
     pub(super) budget: Budget,
+    /// What words asked for since [`Scope::take_undefined`] and nothing has set.
+    undefined: RefCell<Vec<Undefined>>,
+}
+
+/// How many undefined variables of one instruction are noted.
+const MAX_UNDEFINED: usize = 100;
+
+/// A variable that a word asks for and that nothing has set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Undefined {
+    pub(super) name: String,
+    /// The variable that was probably meant.
+    pub(super) near: Option<String>,
+    /// The word.
+    pub(super) span: Span,
 }
 
 impl Scope {
@@ -179,12 +195,74 @@ impl Scope {
     }
 
     fn expansion(&self, word: &Word, escape: char) -> Result<Expansion, Diagnostic> {
-        let expansion = word::expand(&word.text, escape, &|name| self.get(name))
+        let first = self.undefined.borrow().len();
+        let lookup = |name: &str| self.lookup(name, word.span, first);
+        let expansion = word::expand(&word.text, escape, &lookup)
             .map_err(|err| self.refusal(word.part(err.range.clone()), &err))?;
         // A text is kept as a variable, in the config and in the history.
         let growth = expansion.text.len().saturating_sub(word.text.len());
         self.budget.take(growth.saturating_mul(4), word.span)?;
         Ok(expansion)
+    }
+
+    /// The value of a variable, or a note that it has none: once for each word, whose notes begin
+    /// at `first`.
+    fn lookup(&self, name: &str, span: Span, first: usize) -> Option<&str> {
+        let value = self.get(name);
+        if value.is_none() && !self.declares(name) {
+            let mut undefined = self.undefined.borrow_mut();
+            let is_known = undefined.iter().skip(first).any(|known| known.name == name);
+            if !is_known && undefined.len() < MAX_UNDEFINED {
+                let near = checks::nearest(name, self.names()).map(str::to_owned);
+                undefined.push(Undefined { name: name.to_owned(), near, span });
+            }
+        }
+        value
+    }
+
+    /// What a word becomes, with nothing noted; `None` where it is malformed.
+    pub(super) fn peek(&self, word: &Word, escape: char) -> Option<String> {
+        word::expand(&word.text, escape, &|name| self.get(name)).ok().map(|found| found.text)
+    }
+
+    /// The words that a word becomes, with nothing noted.
+    pub(super) fn peek_words(&self, word: &Word, escape: char) -> Vec<String> {
+        let expansion = word::expand(&word.text, escape, &|name| self.get(name));
+        expansion.map(|found| found.words).unwrap_or_default()
+    }
+
+    /// The names of variables that a word asks for, with nothing noted.
+    pub(super) fn asks(&self, word: &Word, escape: char) -> Vec<String> {
+        let asked = RefCell::new(Vec::<String>::new());
+        let lookup = |name: &str| {
+            let mut asked = asked.borrow_mut();
+            if asked.len() < MAX_UNDEFINED && !asked.iter().any(|known| known == name) {
+                asked.push(name.to_owned());
+            }
+            self.get(name)
+        };
+        // What is wrong with the word is told where it is expanded in earnest.
+        drop(word::expand(&word.text, escape, &lookup));
+        asked.into_inner()
+    }
+
+    /// The undefined variables that were asked for since this was called last, by word.
+    pub(super) fn take_undefined(&self) -> Vec<Undefined> {
+        let mut undefined = self.undefined.take();
+        // Lowering may look at a word more than once.
+        let mut seen = HashSet::new();
+        undefined.retain(|found| seen.insert((found.span, found.name.clone())));
+        undefined
+    }
+
+    /// The names of all variables and of all ARGs.
+    pub(super) fn declared(&self) -> impl Iterator<Item = &str> {
+        self.names().chain(self.args.entries.iter().map(|(name, _)| name.as_str()))
+    }
+
+    /// Whether an ARG has declared the name.
+    pub(super) fn declares(&self, name: &str) -> bool {
+        self.args.get(name).is_some() || FOR_SCANNERS.contains(&name)
     }
 
     /// The text of a file that a here-document describes.
@@ -193,7 +271,9 @@ impl Scope {
         if !heredoc.expand {
             return Ok(body.into_owned());
         }
-        let expansion = word::expand_heredoc(&body, &|name| self.get(name))
+        let first = self.undefined.borrow().len();
+        let lookup = |name: &str| self.lookup(name, heredoc.span, first);
+        let expansion = word::expand_heredoc(&body, &lookup)
             .map_err(|err| self.refusal(heredoc.part(&err.range), &err))?;
         self.budget.take(expansion.text.len().saturating_sub(body.len()), heredoc.span)?;
         Ok(expansion.text)

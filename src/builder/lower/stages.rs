@@ -1,11 +1,15 @@
 //! [`Stages`]: the Dockerfile's statements by stage, and which stages a target needs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use super::Inputs;
+use super::checks::FromSite;
+use super::outline::{self, GlobalArg, StageOutline};
 use super::scope::{BuildArgs, Scope};
+use crate::lint::Checks;
 use crate::oci::Platform;
 use crate::parser::{
-    Diagnostic, Dockerfile, FromImage, Instruction, Mount, MountKey, Span, Statement, Word, nearest,
+    Diagnostic, FromImage, Instruction, Mount, MountKey, Span, Statement, Word, nearest,
 };
 
 /// One FROM and what follows it.
@@ -15,6 +19,7 @@ pub(super) struct Stage<'a> {
     pub(super) name: Option<String>,
     /// The FROM instruction.
     pub(super) from: &'a FromImage,
+    pub(super) statement: &'a Statement,
     pub(super) span: Span,
     /// What FROM names, with variables expanded.
     pub(super) base: String,
@@ -22,6 +27,8 @@ pub(super) struct Stage<'a> {
     pub(super) platform: Option<Platform>,
     /// The statements behind FROM.
     pub(super) statements: &'a [Statement],
+    /// What its FROM uses.
+    pub(super) outline: StageOutline,
 }
 
 impl Stage<'_> {
@@ -50,6 +57,8 @@ pub(super) struct Stages<'a> {
     pub(super) all: Vec<Stage<'a>>,
     /// What stands before the first FROM, and what BuildKit sets by itself.
     pub(super) globals: Scope,
+    /// The ARGs before the first FROM.
+    pub(super) global_args: BTreeMap<String, GlobalArg>,
     /// The index of the stage to build.
     pub(super) target: usize,
     /// The indices of the stages of each name, in order.
@@ -58,30 +67,33 @@ pub(super) struct Stages<'a> {
 
 impl<'a> Stages<'a> {
     /// Splits a Dockerfile at its FROMs.
-    pub(super) fn of(
-        dockerfile: &'a Dockerfile,
-        target: Option<&str>,
-        platform: &Platform,
-        build_args: &BuildArgs,
-    ) -> Result<Self, Diagnostic> {
-        let statements = &dockerfile.statements;
+    pub(super) fn of(inputs: &Inputs<'a>, checks: &mut Checks) -> Result<Self, Diagnostic> {
+        let statements = &inputs.dockerfile.statements;
         let starts: Vec<usize> = (0..statements.len())
             .filter(|index| matches!(statements[*index].instruction, Instruction::From(_)))
             .collect();
         let before = starts.first().copied().unwrap_or(statements.len());
-        let escape = dockerfile.escape;
-        let globals = globals(&statements[..before], escape, target, platform, build_args)?;
+        let escape = inputs.dockerfile.escape;
+        let froms = starts.iter().filter_map(|start| from_at(&statements[*start]));
+        check_defaults(inputs, &statements[..before], froms, checks);
+        let globals = globals(inputs, &statements[..before], &inputs.options.build_args)?;
         let mut all = Vec::new();
         for (number, &start) in starts.iter().enumerate() {
-            let Instruction::From(from) = &statements[start].instruction else { continue };
+            let Some((statement, from)) = from_at(&statements[start]) else { continue };
+            let site = FromSite { statement, from, globals: &globals, escape };
+            for finding in site.findings() {
+                checks.report(finding);
+            }
             let end = starts.get(number + 1).copied().unwrap_or(statements.len());
             all.push(Stage {
                 name: from.alias.as_ref().map(|alias| alias.text.to_lowercase()),
                 from,
-                span: statements[start].span,
+                statement,
+                span: statement.span,
                 base: base_name(from, &globals, escape)?,
                 platform: stage_platform(from, &globals, escape)?,
                 statements: &statements[start + 1..end],
+                outline: site.outline(),
             });
         }
         if all.is_empty() {
@@ -95,8 +107,9 @@ impl<'a> Stages<'a> {
                 named.entry(name.clone()).or_default().push(index);
             }
         }
-        let mut stages = Self { all, globals, target: 0, named };
-        stages.target = stages.find_target(target)?;
+        let global_args = global_args(inputs, &statements[..before], &globals);
+        let mut stages = Self { all, globals, global_args, target: 0, named };
+        stages.target = stages.find_target(inputs.options.target.as_deref())?;
         Ok(stages)
     }
 
@@ -216,14 +229,64 @@ fn find_cycle(needs: &[Vec<(usize, Span)>]) -> Option<(usize, Span)> {
     None
 }
 
-fn globals(
+fn from_at(statement: &Statement) -> Option<(&Statement, &FromImage)> {
+    match &statement.instruction {
+        Instruction::From(from) => Some((statement, from)),
+        _ => None,
+    }
+}
+
+/// Tells which FROMs name nothing as long as no build argument is given.
+fn check_defaults<'a>(
+    inputs: &Inputs<'_>,
+    args: &[Statement],
+    froms: impl Iterator<Item = (&'a Statement, &'a FromImage)>,
+    checks: &mut Checks,
+) {
+    let escape = inputs.dockerfile.escape;
+    let Ok(globals) = globals(inputs, args, &BuildArgs::new()) else { return };
+    for (statement, from) in froms {
+        let site = FromSite { statement, from, globals: &globals, escape };
+        if let Some(finding) = site.default_name() {
+            checks.report(finding);
+        }
+    }
+}
+
+/// The ARGs before the first FROM, with what their defaults ask for.
+fn global_args(
+    inputs: &Inputs<'_>,
     statements: &[Statement],
-    escape: char,
-    target: Option<&str>,
-    platform: &Platform,
+    globals: &Scope,
+) -> BTreeMap<String, GlobalArg> {
+    let mut args = BTreeMap::new();
+    for statement in statements {
+        let Instruction::Arg(arguments) = &statement.instruction else { continue };
+        for argument in arguments {
+            let name = &argument.name.text;
+            let given = inputs.options.build_args.contains_key(name);
+            let default = argument.default.as_ref();
+            let value = globals.get(name).filter(|_| given || default.is_some());
+            let needs = default.filter(|_| !given).map(|word| {
+                globals.asks(word, inputs.dockerfile.escape).into_iter().collect::<Vec<_>>()
+            });
+            let arg = outline::arg(statement, name, value);
+            let needs = needs.unwrap_or_default();
+            args.insert(name.clone(), GlobalArg { arg, needs });
+        }
+    }
+    args
+}
+
+/// The variables before the first FROM, ARGs having the values of `build_args` or their defaults.
+fn globals(
+    inputs: &Inputs<'_>,
+    statements: &[Statement],
     build_args: &BuildArgs,
 ) -> Result<Scope, Diagnostic> {
-    let mut scope = Scope::automatic(platform, target.unwrap_or("default"), build_args);
+    let (options, escape) = (inputs.options, inputs.dockerfile.escape);
+    let stage = options.target.as_deref().unwrap_or("default");
+    let mut scope = Scope::automatic(&options.platform, stage, &options.build_args);
     for statement in statements {
         let Instruction::Arg(arguments) = &statement.instruction else {
             let message = "no build stage in current context: only ARG may stand before FROM";

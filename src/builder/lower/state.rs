@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::checks::Seen;
 use super::scope::Scope;
 use crate::builder::graph::VertexId;
 use crate::oci::{Descriptor, History, ImageConfig, Platform};
@@ -28,6 +29,8 @@ pub(super) struct State {
     pub(super) has_cmd: bool,
     /// Where in the config's environment each variable stands.
     env_places: HashMap<String, usize>,
+    /// What checks have to remember.
+    pub(super) seen: Seen,
 }
 
 impl State {
@@ -35,7 +38,17 @@ impl State {
     pub(super) fn scratch(platform: &Platform) -> Self {
         let mut config = ImageConfig::scratch(platform);
         config.config.working_dir = "/".into();
-        Self::of(config, Vec::new(), None)
+        let mut state = Self::of(config, Vec::new(), None);
+        state.seen.folders = Some(Vec::new());
+        state
+    }
+
+    /// FROM of an image that is not known: it may hold any variable.
+    pub(super) fn unknown(platform: &Platform) -> Self {
+        let mut state = Self::scratch(platform);
+        state.seen.unknown_base = true;
+        state.seen.folders = None;
+        state
     }
 
     /// FROM of an image whose files are the result of `root`.
@@ -51,12 +64,13 @@ impl State {
         let base_history = config.history.len();
         let scope = Scope::default();
         let env_places = HashMap::new();
-        Self { root, config, base_layers, base_history, scope, has_cmd: false, env_places }
+        let seen = Seen::default();
+        Self { root, config, base_layers, base_history, scope, has_cmd: false, env_places, seen }
     }
 
     /// FROM of another stage.
     pub(super) fn inherit(self) -> Self {
-        Self { has_cmd: false, ..self }
+        Self { has_cmd: false, seen: self.seen.inherit(), ..self }
     }
 
     /// What happens at every FROM: the variables of the base come into force.

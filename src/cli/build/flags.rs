@@ -18,7 +18,7 @@ pub(super) fn pair(text: &str) -> (String, String) {
 }
 
 /// The values of `--build-arg`; those without one are taken from the environment, if they are there.
-pub(super) fn build_args(
+pub(in crate::cli) fn build_args(
     given: &[String],
     epoch: Option<&str>,
 ) -> Result<builder::BuildArgs, CliError> {

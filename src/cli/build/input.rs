@@ -60,6 +60,43 @@ pub(super) fn open(
     Ok(Input { contexts, file, text, time })
 }
 
+/// Opens a folder and reads its Dockerfile, or reads one on standard input, with no store at hand.
+pub(super) fn open_to_check(args: &BuildArgs, cancel: &CancelToken) -> Result<Input, CliError> {
+    let stdin = Stdin { cancel };
+    let usage = || {
+        let message = "a check reads a folder, or a Dockerfile on standard input";
+        CliError::Usage(message.to_owned())
+    };
+    let input = |contexts, file, text| Input { contexts, file, text, time: None };
+    if is_stdin(&args.context) {
+        let text = read_dockerfile(stdin, Path::new("-"))?;
+        let is_alone = args.file.is_none() && !layer::begins_archive(&text);
+        return if is_alone { Ok(input(Vec::new(), "-".to_owned(), text)) } else { Err(usage()) };
+    }
+    if remote(&args.context)?.is_some() {
+        return Err(usage());
+    }
+    let open = |dockerfile: Option<&Path>| {
+        BuildContext::open(&args.context, dockerfile, FileCache::none()).map_err(build_failed)
+    };
+    Ok(match args.file.as_deref() {
+        None => {
+            let default = args.context.join("Dockerfile");
+            let context = open(Some(&default))?;
+            let missing = || CliError::NoDockerfile(default.display().to_string());
+            let (file, text) = dockerfile_in(&context)?.ok_or_else(missing)?;
+            input(vec![context], file, text)
+        }
+        Some(path) if is_stdin(path) => {
+            input(vec![open(None)?], "-".to_owned(), read_dockerfile(stdin, path)?)
+        }
+        Some(path) => {
+            let text = read_dockerfile(open_regular(path)?, path)?;
+            input(vec![open(Some(path))?], path.display().to_string(), text)
+        }
+    })
+}
+
 /// A context from elsewhere. A folder of this machine goes first, whatever its name looks like.
 fn remote(word: &Path) -> Result<Option<Remote>, CliError> {
     match word.to_str().filter(|_| !word.is_dir()) {
@@ -205,7 +242,9 @@ fn folder_context(
 }
 
 /// The Dockerfile of a context, by the names that it has when nobody says.
-fn dockerfile_in(context: &BuildContext) -> Result<Option<(String, Vec<u8>)>, CliError> {
+pub(in crate::cli) fn dockerfile_in(
+    context: &BuildContext,
+) -> Result<Option<(String, Vec<u8>)>, CliError> {
     for name in ["Dockerfile", "dockerfile"] {
         if let Some(text) = context.read(name).map_err(build_failed)? {
             return Ok(Some((name.to_owned(), text)));
@@ -214,7 +253,7 @@ fn dockerfile_in(context: &BuildContext) -> Result<Option<(String, Vec<u8>)>, Cl
     Ok(None)
 }
 
-fn read_dockerfile(input: impl Read, path: &Path) -> Result<Vec<u8>, CliError> {
+pub(in crate::cli) fn read_dockerfile(input: impl Read, path: &Path) -> Result<Vec<u8>, CliError> {
     let mut text = Vec::new();
     let failed = |source| read_failed(path, source);
     input.take(MAX_DOCKERFILE_BYTES + 1).read_to_end(&mut text).map_err(failed)?;
@@ -225,7 +264,7 @@ fn read_dockerfile(input: impl Read, path: &Path) -> Result<Vec<u8>, CliError> {
 }
 
 /// Opens a file that was named; a pipe nobody writes to must not make us wait.
-fn open_regular(path: &Path) -> Result<File, CliError> {
+pub(in crate::cli) fn open_regular(path: &Path) -> Result<File, CliError> {
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,

@@ -6,13 +6,17 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
+use super::super::report;
 use super::Draw;
 use crate::builder::graph::VertexId;
 use crate::builder::progress::Event;
+use crate::lint::Finding;
 use crate::oci::Digest;
 
-#[derive(Default)]
 pub(super) struct Json {
+    /// The Dockerfile's name and text.
+    file: String,
+    text: String,
     /// What was said of the steps that are at work.
     begun: HashMap<VertexId, Value>,
 }
@@ -36,6 +40,12 @@ impl Draw for Json {
             Event::Warning { text, .. } => {
                 json!({ "warnings": [{ "level": 1, "short": base64(text.as_bytes()) }] })
             }
+            Event::Checked { findings: [] } => return,
+            Event::Checked { findings } => {
+                let warnings: Vec<Value> =
+                    findings.iter().map(|finding| self.warning(finding)).collect();
+                json!({ "warnings": warnings })
+            }
             Event::Done { vertex, .. } => self.ended(*vertex, &now, None),
             Event::Failed { vertex, .. } => self.ended(*vertex, &now, Some("failed")),
         };
@@ -45,6 +55,23 @@ impl Draw for Json {
 }
 
 impl Json {
+    /// Speaks of the build of a Dockerfile of this name and text.
+    pub(super) fn of(file: &str, text: &str) -> Self {
+        Self { file: file.to_owned(), text: text.to_owned(), begun: HashMap::new() }
+    }
+
+    fn warning(&self, finding: &Finding) -> Value {
+        let (first, last) = report::lines_of(&self.text, finding.extent);
+        let short = report::finding_line(&self.text, finding);
+        json!({
+            "level": 1,
+            "short": base64(short.as_bytes()),
+            "detail": [base64(finding.rule.description().as_bytes())],
+            "sourceInfo": { "filename": self.file, "language": "Dockerfile" },
+            "range": [{ "start": { "line": first }, "end": { "line": last } }],
+        })
+    }
+
     fn ended(&mut self, vertex: VertexId, now: &str, error: Option<&str>) -> Value {
         let mut ended = self.begun.remove(&vertex).unwrap_or_else(|| json!({}));
         ended["completed"] = json!(now);
@@ -60,7 +87,7 @@ fn digest(vertex: VertexId) -> String {
     Digest::of(vertex.index().to_string().as_bytes()).to_string()
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(in crate::cli) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

@@ -4,6 +4,8 @@ mod json;
 mod plain;
 mod tty;
 
+pub(super) use json::base64;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,6 +13,7 @@ use super::args::ProgressArg;
 use super::ui;
 use crate::builder::graph::VertexId;
 use crate::builder::progress::{Event, Progress};
+use crate::lint::Finding;
 
 /// What draws events in one way. Calls come one at a time.
 trait Draw: Send {
@@ -20,24 +23,36 @@ trait Draw: Send {
 /// Draws events as the command line asks.
 pub(super) struct Drawing {
     draw: Mutex<Box<dyn Draw>>,
+    /// What is said of the Dockerfile when all else is said.
+    findings: Mutex<Vec<Finding>>,
 }
 
 impl Drawing {
-    pub(super) fn new(kind: ProgressArg, quiet: bool) -> Self {
+    /// Draws the build of a Dockerfile of this name and text.
+    pub(super) fn new(kind: ProgressArg, quiet: bool, file: &str, text: &str) -> Self {
         let draw: Box<dyn Draw> = match kind {
             _ if quiet => Box::new(Quiet::default()),
             ProgressArg::Quiet => Box::new(Quiet::default()),
-            ProgressArg::Rawjson => Box::new(json::Json::default()),
+            ProgressArg::Rawjson => Box::new(json::Json::of(file, text)),
             ProgressArg::Tty => Box::new(tty::Live::start()),
             ProgressArg::Auto if ui::can_draw() => Box::new(tty::Live::start()),
             ProgressArg::Auto | ProgressArg::Plain => Box::new(plain::Plain::start()),
         };
-        Self { draw: Mutex::new(draw) }
+        Self { draw: Mutex::new(draw), findings: Mutex::default() }
+    }
+
+    /// What is odd about the Dockerfile.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Progress for Drawing {
     fn event(&self, event: &Event<'_>) {
+        if let Event::Checked { findings } = event {
+            let mut known = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+            known.extend_from_slice(findings);
+        }
         self.draw.lock().unwrap_or_else(PoisonError::into_inner).draw(event);
     }
 }

@@ -70,6 +70,8 @@ impl Draw for Plain {
             }
             Event::Output { vertex, bytes } => self.output(*vertex, bytes),
             Event::Warning { text, .. } => ui::say(&format!("warning: {}", ui::plain(text))),
+            // Listed when all is done.
+            Event::Checked { .. } => {}
             Event::Done { vertex, .. } => self.end(*vertex, "DONE"),
             Event::Failed { vertex, .. } => self.end(*vertex, "FAILED"),
         }

@@ -61,6 +61,8 @@ impl Live {
 impl Draw for Live {
     fn draw(&mut self, event: &Event<'_>) {
         let change = match event {
+            // Listed when all is done.
+            Event::Checked { .. } => return,
             Event::Started { vertex, name } => Change::Started(*vertex, (*name).to_owned()),
             Event::Cached { name, .. } => Change::Cached((*name).to_owned()),
             Event::Output { vertex, bytes } => Change::Output(*vertex, bytes.to_vec()),
