@@ -106,14 +106,21 @@ def compare(one, docker, mica, folder):
                 return [f"{builder.name} panicked"], outputs
             if went_well:
                 archive = f"{context}.{builder.name}.tar"
-                builder.must("save", "-o", archive, tag)
-                images[builder.name] = image.Image.read(archive)
+                saved, said = builder.call("save", "-o", archive, tag)
+                # Docker has no archive for an image without layers.
+                images[builder.name] = image.Image.read(archive) if saved else None
+                if not saved and "empty export" not in said:
+                    return [f"{builder.name} save: {said}"], outputs
+                if not saved:
+                    continue
                 os.unlink(archive)
         if "docker" in images:
             docker.call("rmi", tag)
         if len(images) == 1:
             return [f"only {next(iter(images))} builds it"], outputs
-        return list(image.differences(images["docker"], images["mica"])) if images else [], outputs
+        if not images or images["docker"] is None:
+            return [], outputs
+        return list(image.differences(images["docker"], images["mica"])), outputs
     finally:
         shutil.rmtree(context, ignore_errors=True)
 

@@ -45,6 +45,14 @@ CMD one 'two three'
 }
 
 #[test]
+fn ports_are_sorted_as_they_are_written() {
+    let Some(env) = bare() else { return };
+    let image = env.built("FROM scratch\nENV P=\"99 7\"\nEXPOSE 20-21 100 $P\n");
+    let shown = &image.config["history"][1]["created_by"];
+    assert_eq!(*shown, "EXPOSE [99/tcp 7/tcp 100/tcp 20/tcp 21/tcp]");
+}
+
+#[test]
 fn an_entrypoint_forgets_the_command_of_the_base() {
     let Some(env) = bare() else { return };
     let base = env.dockerfile("FROM scratch\nCMD [\"a\"]\n");

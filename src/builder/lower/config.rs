@@ -195,13 +195,14 @@ fn label(state: &mut State, pairs: &Pairs, escape: char) -> Result<(), Diagnosti
 }
 
 fn expose(state: &mut State, words: &[Word], escape: char) -> Result<(), Diagnostic> {
+    // As BuildKit: the words are sorted as they are written, what each stands for is not.
+    let mut words: Vec<&Word> = words.iter().collect();
+    words.sort_by(|a, b| a.text.cmp(&b.text));
     let mut texts = Vec::new();
     for word in words {
         let expanded = state.scope.expand_words(word, escape)?;
         texts.extend(expanded.into_iter().map(|text| (text, word.span)));
     }
-    // As BuildKit: the words are sorted, what each stands for is not.
-    texts.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut ports: Vec<String> = Vec::new();
     for (text, span) in texts {
         let parsed = port_range(&text).ok_or_else(|| {
