@@ -128,7 +128,7 @@ impl Registries {
         Repository { registries: self, host, name }
     }
 
-    /// The repository `HOST/NAME`, as [`Repository::to_string`] writes it.
+    /// The repository `HOST/NAME`, as [`Repository`] shows itself.
     pub fn repository_named(&self, text: &str) -> Option<Repository<'_>> {
         let (host, name) = text.split_once('/')?;
         Some(Repository { registries: self, host: host.to_owned(), name: name.to_owned() })
