@@ -19,9 +19,9 @@
 //! | [`runtime`] | one process in a sandbox, to its end | `mount` |
 //! | [`store`] | images, layers and blobs on disk, shared by processes | `oci`, `snapshot`, `layer` |
 //! | [`cache`] | what a step would make, found by what it is made from | `oci`, `snapshot` |
-//! | [`registry`] | registries: where they are, who we are to them, images out of them | `oci`, [`http`], `store` |
 //! | [`export`], [`import`] | images out to archives and in | `oci`, `snapshot`, `layer`, `store` |
-//! | [`builder`] | graph, solver, operations: from a Dockerfile to an image | all above but the last two |
+//! | [`registry`] | registries: where they are, images out of them and into them | `oci`, [`http`], `layer`, `store`, `export` |
+//! | [`builder`] | graph, solver, operations: from a Dockerfile to an image | all above but the last three |
 //! | [`cli`] | the command line | all |
 //!
 //! # Example

@@ -19,8 +19,8 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("store", &["oci", "snapshot", "layer"]),
     ("cache", &["oci", "snapshot"]),
     ("fetch", &["oci", "http", "snapshot"]),
-    ("registry", &["oci", "http", "store"]),
     ("export", &["oci", "snapshot", "layer", "store"]),
+    ("registry", &["oci", "http", "layer", "store", "export"]),
     ("import", &["oci", "snapshot", "layer", "store"]),
     (
         "builder",

@@ -41,6 +41,10 @@ pub(super) enum Command {
     Load(LoadArgs),
     /// Make an image of the tar of a root file system
     Import(ImportArgs),
+    /// Bring images into a registry
+    Push(PushArgs),
+    /// Prove to a registry who you are, and keep what does it
+    Login(LoginArgs),
     /// Forget the credentials for a registry
     Logout(LogoutArgs),
     /// Check Dockerfiles, and mend what can be mended
@@ -80,6 +84,8 @@ pub(super) enum ImageCommand {
     Load(LoadArgs),
     /// Make an image of the tar of a root file system
     Import(ImportArgs),
+    /// Bring images into a registry
+    Push(PushArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -183,14 +189,14 @@ pub(super) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
     /// Where the result goes instead of the store: a folder for its files, `-` for a tar of them, or
-    /// type=local|tar|oci|docker|image|cacheonly,dest=PATH,…; may be given more than once
+    /// type=local|tar|oci|docker|image|registry|cacheonly,dest=PATH,…; may be given more than once
     #[arg(short, long, value_name = "DEST", allow_hyphen_values = true)]
     pub output: Vec<String>,
     /// Keep the image in the store, whatever --output says
     #[arg(long)]
     pub load: bool,
-    /// Refused: there is no registry client yet
-    #[arg(long, hide = true)]
+    /// Push the image to the registry of its names
+    #[arg(long)]
     pub push: bool,
     /// Add an annotation to the image's manifest, or to what points to it (manifest-descriptor:)
     #[arg(long, value_name = "[LEVEL:]NAME=VALUE")]
@@ -402,6 +408,61 @@ pub(super) struct ImportArgs {
     /// Text for the image's history
     #[arg(short, long, value_name = "TEXT")]
     pub message: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PushArgs {
+    /// Names of images; the registry is part of a name
+    #[arg(required = true, value_name = "NAME[:TAG]")]
+    pub names: Vec<String>,
+    /// Push all tags of the repository
+    #[arg(short, long)]
+    pub all_tags: bool,
+    /// Show nothing but names
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How layers are compressed that are not yet
+    #[arg(long, value_enum, default_value = "gzip")]
+    pub compression: CompressionArg,
+    /// How hard they are compressed [default: 6 for gzip, 3 for zstd]
+    #[arg(long, value_name = "N")]
+    pub compression_level: Option<u32>,
+    /// Compress layers anew that are compressed in another way
+    #[arg(long)]
+    pub force_compression: bool,
+    /// Verify the certificates of the registry; `false` also allows plain HTTP
+    #[arg(long, value_name = "BOOL", require_equals = true, num_args = 0..=1,
+        default_missing_value = "true")]
+    pub tls_verify: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CompressionArg {
+    /// What every registry and runtime reads.
+    Gzip,
+    /// Smaller and faster.
+    Zstd,
+    /// None.
+    Uncompressed,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LoginArgs {
+    /// Registry [default: Docker Hub]
+    pub server: Option<String>,
+    /// User name
+    #[arg(short, long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// Password or access token; every process of this machine can see it
+    #[arg(short, long, conflicts_with = "password_stdin")]
+    pub password: Option<String>,
+    /// Take the password from standard input
+    #[arg(long, requires = "username")]
+    pub password_stdin: bool,
+    /// Verify the certificates of the registry; `false` also allows plain HTTP
+    #[arg(long, value_name = "BOOL", require_equals = true, num_args = 0..=1,
+        default_missing_value = "true")]
+    pub tls_verify: Option<bool>,
 }
 
 #[derive(Debug, Args)]

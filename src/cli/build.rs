@@ -83,6 +83,7 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     })?;
     let delivery = Delivery {
         store: &store,
+        registries: &registries,
         image: &result.image,
         epoch: request.epoch,
         platform: &request.options.platform,

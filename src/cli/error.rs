@@ -11,6 +11,7 @@ use crate::oci::ReferenceError;
 use crate::parser::Diagnostic;
 use crate::registry::RegistryError;
 use crate::registry::credentials::CredentialError;
+use crate::registry::push::PushError;
 use crate::registry::settings::SettingsError;
 use crate::runtime::SandboxError;
 use crate::runtime::isolation::IsolationError;
@@ -116,6 +117,28 @@ pub(super) enum CliError {
     /// A registry did not give what was asked.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// An image could not be pushed.
+    #[error("cannot push `{name}`")]
+    Push {
+        /// Its name, or its repository's.
+        name: String,
+        /// Why.
+        source: Box<PushError>,
+    },
+    /// A registry does not know whoever tried to log in.
+    #[error("cannot log in to `{host}`")]
+    Login {
+        /// The registry.
+        host: String,
+        /// Why.
+        source: Box<RegistryError>,
+    },
+    /// Somebody asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// A name or a password would have to be typed.
+    #[error("no terminal to ask for a user name and a password on")]
+    NoTerminal,
     /// The settings for registries are wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),

@@ -9,6 +9,7 @@ mod images;
 mod login;
 mod progress;
 mod pull;
+mod push;
 mod report;
 mod run;
 mod signals;
@@ -41,22 +42,18 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
-    if let Command::Version = cli.command {
-        return system::version().map(|()| ExitCode::SUCCESS);
-    }
-    if let Command::Info(args) = &cli.command {
-        return system::info(cli.root, args).map(|()| ExitCode::SUCCESS);
-    }
-    if let Command::Logout(args) = &cli.command {
-        return login::logout(args).map(|()| ExitCode::SUCCESS);
-    }
-    if let Command::Check(args) = &cli.command {
-        return check::check(cli.root, args);
-    }
-    if let Command::Build(args) = &cli.command
-        && let Some(call) = build::Call::of(args)?
-    {
-        return build::call(cli.root, args, &call);
+    match &cli.command {
+        Command::Version => return system::version().map(|()| ExitCode::SUCCESS),
+        Command::Info(args) => return system::info(cli.root, args).map(|()| ExitCode::SUCCESS),
+        Command::Login(args) => return login::login(args).map(|()| ExitCode::SUCCESS),
+        Command::Logout(args) => return login::logout(args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => return check::check(cli.root, args),
+        Command::Build(args) => {
+            if let Some(call) = build::Call::of(args)? {
+                return build::call(cli.root, args, &call);
+            }
+        }
+        _ => {}
     }
     // Before anything else: it needs a process of one thread.
     let mode = isolation::enter(isolation::Request::Auto)?;
@@ -89,9 +86,16 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Import(args) | Command::Image(ImageCommand::Import(args)) => {
             archives::import(&context, &args)
         }
+        Command::Push(args) | Command::Image(ImageCommand::Push(args)) => {
+            push::push(&context, &args)
+        }
         Command::System(SystemCommand::Check(args)) => return system::check(&context, &args),
         Command::System(SystemCommand::Prune) => system::prune(&context),
-        Command::Check(_) | Command::Info(_) | Command::Logout(_) | Command::Version => Ok(()),
+        Command::Check(_)
+        | Command::Info(_)
+        | Command::Login(_)
+        | Command::Logout(_)
+        | Command::Version => Ok(()),
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -9,9 +9,11 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use super::error::CliError;
 use super::ui;
 use crate::builder::BuildError;
+use crate::export::ExportError;
 use crate::lint::Finding;
 use crate::parser::{Diagnostic, Severity, Span};
 use crate::registry::RegistryError;
+use crate::registry::push::PushError;
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
@@ -53,6 +55,7 @@ pub(super) fn error(err: &CliError) -> ExitCode {
         | CliError::Reference(_)
         | CliError::Settings(_) => ExitCode::from(USAGE),
         CliError::Sandbox(err) => ExitCode::from(err.exit_code()),
+        CliError::Cancelled => ExitCode::from(INTERRUPTED),
         _ => ExitCode::from(FAILED),
     }
 }
@@ -308,10 +311,16 @@ fn hint_of(err: &CliError) -> Option<String> {
         CliError::Sandbox(err) => err.hint()?,
         CliError::Fetch(err) => err.hint()?,
         CliError::Store(err)
-        | CliError::Export(crate::export::ExportError::Store(err))
+        | CliError::Export(ExportError::Store(err))
         | CliError::Import(crate::import::ImportError::Store(err)) => return store_hint(err),
         CliError::Ssh(err) => err.hint()?,
         CliError::Registry(err) => return err.hint(),
+        CliError::Push { source, .. } => match &**source {
+            PushError::Registry(err) => return err.hint(),
+            PushError::Export(ExportError::Store(err)) => return store_hint(err),
+            _ => return None,
+        },
+        CliError::NoTerminal => "give them with `--username NAME --password-stdin`",
         CliError::NoDockerfile(_) => "name it with `--file PATH`",
         CliError::ArchiveToTerminal => "give a file with `--output FILE`, or redirect it",
         CliError::InputFromTerminal => "give a file with `--input FILE`, or redirect it",

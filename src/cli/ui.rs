@@ -21,6 +21,12 @@ pub(super) fn say(text: &str) {
     drop(writeln!(anstream::stderr().lock(), "{text}"));
 }
 
+/// Asks something of whoever sits at the terminal; the answer stands behind it.
+pub(super) fn ask(question: &str) {
+    let mut out = anstream::stderr().lock();
+    drop(write!(out, "{question}").and_then(|()| out.flush()));
+}
+
 /// Whether standard error is a terminal that can be drawn on.
 pub(super) fn can_draw() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")

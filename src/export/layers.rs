@@ -11,9 +11,13 @@ use crate::snapshot::Handle;
 use crate::store::{Image, StagedBlob, Store, StoreError};
 
 /// One layer, and where its bytes come from.
-pub(super) struct LayerBytes {
-    /// What the exported manifest says of it.
-    pub(super) descriptor: Descriptor,
+pub(crate) struct LayerBytes {
+    /// What the exported manifest says of it; before it changes, what the store's does.
+    pub(crate) descriptor: Descriptor,
+    /// Its tar.
+    pub(crate) diff_id: DiffId,
+    /// Whether it gets another compression than it has.
+    pub(crate) changes: bool,
     source: Source,
 }
 
@@ -32,6 +36,18 @@ pub(super) fn of(
     image: &Image,
     options: &Options<'_>,
 ) -> Result<Vec<LayerBytes>, ExportError> {
+    let layers = plan(store, image, options)?.into_iter();
+    layers
+        .map(|layer| if layer.changes { layer.staged(store, options) } else { Ok(layer) })
+        .collect()
+}
+
+/// The layers of an image, base first, none of which is compressed yet.
+pub(crate) fn plan(
+    store: &Store,
+    image: &Image,
+    options: &Options<'_>,
+) -> Result<Vec<LayerBytes>, ExportError> {
     let diff_ids = &image.config.rootfs.diff_ids;
     let mut layers = Vec::new();
     for (index, descriptor) in image.manifest.layers().iter().enumerate() {
@@ -43,22 +59,23 @@ pub(super) fn of(
             Some(chain) => return Err(StoreError::NoLayer(chain).into()),
             None => return Err(StoreError::NoBlob(descriptor.digest).into()),
         };
-        let layer = LayerBytes { descriptor: descriptor.clone(), source };
         let compressed = compression_of(descriptor);
-        let is_wanted = compressed == Some(options.compression);
         let may_change = compressed == Some(Compression::None) || options.force;
-        layers.push(if may_change && !is_wanted {
-            layer.recompressed(store, diff_ids[index], options)?
-        } else {
-            layer
-        });
+        let changes = may_change && compressed != Some(options.compression);
+        let (descriptor, diff_id) = (descriptor.clone(), diff_ids[index]);
+        layers.push(LayerBytes { descriptor, diff_id, changes, source });
     }
     Ok(layers)
 }
 
 impl LayerBytes {
+    /// Whether its bytes would have to be fetched first.
+    pub(crate) fn is_away(&self, store: &Store) -> bool {
+        matches!(&self.source, Source::Blob(blob) if !store.has_blob(blob.digest))
+    }
+
     /// Writes the layer's bytes, verified as they go.
-    pub(super) fn write(&self, store: &Store, out: &mut dyn Write) -> Result<(), ExportError> {
+    pub(crate) fn write(&self, store: &Store, out: &mut dyn Write) -> Result<(), ExportError> {
         match &self.source {
             Source::Blob(descriptor) => {
                 let mut blob = store.open_blob(descriptor)?;
@@ -88,42 +105,48 @@ impl LayerBytes {
         }
     }
 
-    /// The same layer in the compression that was asked for.
-    fn recompressed(
-        self,
+    /// Writes the layer's bytes in the compression that it gets.
+    pub(crate) fn write_changed(
+        &self,
         store: &Store,
-        diff_id: DiffId,
         options: &Options<'_>,
-    ) -> Result<Self, ExportError> {
-        let staged = store.stage_blob(|out| {
-            let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let out = Stoppable { out, stop: options.stop };
-            let encoder = options.compression.encoder(options.level, out, threads);
-            let mut encoder = encoder.map_err(write_failed)?;
-            match &self.source {
-                Source::Blob(descriptor)
-                    if compression_of(descriptor) != Some(Compression::None) =>
-                {
-                    let mut blob = store.open_blob(descriptor)?;
-                    let (_, tar) = layer::open_archive(&mut blob).map_err(write_failed)?;
-                    let mut tar = HashingReader::new(tar);
-                    copy(&mut tar, &mut encoder)?;
-                    if tar.finish().0 != diff_id.0 {
-                        return Err(ExportError::Changed);
-                    }
-                    blob.finish()?;
+        out: &mut dyn Write,
+    ) -> Result<(), ExportError> {
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let out = Stoppable { out, stop: options.stop };
+        let encoder = options.compression.encoder(options.level, out, threads);
+        let mut encoder = encoder.map_err(write_failed)?;
+        match &self.source {
+            Source::Blob(descriptor) if compression_of(descriptor) != Some(Compression::None) => {
+                let mut blob = store.open_blob(descriptor)?;
+                let (_, tar) = layer::open_archive(&mut blob).map_err(write_failed)?;
+                let mut tar = HashingReader::new(tar);
+                copy(&mut tar, &mut encoder)?;
+                if tar.finish().0 != self.diff_id.0 {
+                    return Err(ExportError::Changed);
                 }
-                _ => self.write(store, &mut encoder)?,
+                blob.finish()?;
             }
-            encoder.finish().map(drop).map_err(write_failed)
-        })?;
-        let media_type = match options.compression {
-            Compression::None => MediaType::ImageLayer,
-            Compression::Gzip => MediaType::ImageLayerGzip,
-            Compression::Zstd => MediaType::ImageLayerZstd,
-        };
+            _ => self.write(store, &mut encoder)?,
+        }
+        encoder.finish().map(drop).map_err(write_failed)
+    }
+
+    /// The same layer in the compression that it gets.
+    fn staged(self, store: &Store, options: &Options<'_>) -> Result<Self, ExportError> {
+        let staged = store.stage_blob(|out| self.write_changed(store, options, out))?;
+        let media_type = media_type_of(options.compression);
         let descriptor = Descriptor::new(media_type, staged.digest, staged.size);
-        Ok(Self { descriptor, source: Source::Staged(staged) })
+        Ok(Self { descriptor, changes: false, source: Source::Staged(staged), ..self })
+    }
+}
+
+/// The type of a layer that is compressed so.
+pub(crate) fn media_type_of(compression: Compression) -> MediaType {
+    match compression {
+        Compression::None => MediaType::ImageLayer,
+        Compression::Gzip => MediaType::ImageLayerGzip,
+        Compression::Zstd => MediaType::ImageLayerZstd,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Images out of the store: into archives and layouts that other tools read, or only their files.
 
 mod archive;
-mod layers;
+pub(crate) mod layers;
 mod layout;
 pub mod rootfs;
 

@@ -79,10 +79,11 @@ pub enum Body<'a> {
     Empty,
     /// These bytes.
     Bytes(&'a [u8]),
-    /// So many bytes of a reader, which is opened anew for each attempt.
+    /// What a reader gives, which is opened anew for each attempt. With a method such as `PATCH` it is
+    /// sent once: what becomes of it where it arrived in part is for the caller to decide.
     Stream {
-        /// How many.
-        length: u64,
+        /// How many bytes, where that is known before.
+        length: Option<u64>,
         /// Opens it.
         open: &'a (dyn Fn() -> io::Result<Box<dyn Read>> + Sync),
     },
@@ -93,7 +94,7 @@ impl std::fmt::Debug for Body<'_> {
         match self {
             Self::Empty => f.write_str("Empty"),
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
-            Self::Stream { length, .. } => write!(f, "Stream({length})"),
+            Self::Stream { length, .. } => write!(f, "Stream({length:?})"),
         }
     }
 }
@@ -243,7 +244,7 @@ impl Client {
             Body::Stream { length, open } => {
                 let reader =
                     open().map_err(|source| HttpError::Body { url: url.clone(), source })?;
-                (SendBody::from_owned_reader(reader), Some(length))
+                (SendBody::from_owned_reader(reader), length)
             }
         };
         if let Some(length) = length {
@@ -348,6 +349,10 @@ impl<'a> Step<'a> {
     /// When the same request may go well: after `pause`, or when the server says; `None` for never.
     fn may_pass(&self, result: &Result<Response, HttpError>, pause: Duration) -> Option<Duration> {
         let harmless = matches!(self.method, "GET" | "HEAD" | "PUT" | "DELETE");
+        // Some of it may have arrived, and to send it again would add it once more.
+        if !harmless && matches!(self.body, Body::Stream { .. }) {
+            return None;
+        }
         match result {
             Ok(response) => match response.status {
                 429 | 503 => {

@@ -115,7 +115,7 @@ fn a_stream_is_sent_anew() {
         OK,
     ]);
     let open = || Ok(Box::new(io::Cursor::new(b"layer")) as Box<dyn Read>);
-    let body = Body::Stream { length: 5, open: &open };
+    let body = Body::Stream { length: Some(5), open: &open };
     let request = Request { method: "PUT", ..Request::get(server.url("/")) }.body(body);
     assert_eq!(client().send(&request, &|| false).expect("an answer").status, 200);
     assert!(server.asked.iter().all(|asked| asked.ends_with("\r\n\r\nlayer")));

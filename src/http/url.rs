@@ -143,6 +143,13 @@ impl Url {
         Self { query: None, fragment: None, ..self.clone() }
     }
 
+    /// The same with one more name and value behind its `?`.
+    #[must_use]
+    pub fn with_query(&self, name: &str, value: &str) -> Self {
+        let before = self.query.as_deref().map_or_else(String::new, |query| format!("{query}&"));
+        Self { query: Some(format!("{before}{name}={}", encode(value))), ..self.clone() }
+    }
+
     /// Whether what is meant for one may be told to the other.
     pub fn same_origin(&self, other: &Self) -> bool {
         (&self.scheme, &self.host, self.port()) == (&other.scheme, &other.host, other.port())

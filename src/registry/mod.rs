@@ -1,4 +1,4 @@
-//! Registries: where they are, who we are to them, and what they have.
+//! Registries: where they are, who we are to them, what they have, and what they get.
 //!
 //! [`Registries`] knows settings, credentials, tokens and connections. A [`Repository`] is asked for
 //! manifests and blobs, of its mirrors first; `request` is the way to everything else. Nothing that a
@@ -12,6 +12,7 @@ pub mod credentials;
 mod documents;
 mod error;
 mod pull;
+pub mod push;
 pub mod settings;
 
 pub use auth::Access;

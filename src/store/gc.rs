@@ -48,12 +48,14 @@ impl Store {
     fn sweep(&self, cached: impl IntoIterator<Item = ChainId>) -> Result<Freed, StoreError> {
         let mut blobs = HashSet::new();
         let mut chains = HashSet::new();
+        let mut layers = HashSet::new();
         for named in self.names()? {
             let image = self.image(&named.manifest)?;
             blobs.insert(named.manifest.digest);
             blobs.insert(image.id());
             blobs.extend(image.manifest.layers().iter().map(|layer| layer.digest));
             let diff_ids = &image.config.rootfs.diff_ids;
+            layers.extend(diff_ids.iter().copied());
             let prefixes = (1..=diff_ids.len()).filter_map(|n| ChainId::of(&diff_ids[..n]));
             chains.extend(prefixes);
         }
@@ -65,10 +67,12 @@ impl Store {
         for (chain, record) in chain_records(self.path())? {
             if chains.contains(&chain) {
                 folders.insert(record.folder().to_owned());
+                layers.insert(record.diff_id);
             } else {
                 freed.remove(&self.path().join("chains").join(chain.0.hex()))?;
             }
         }
+        blobs.extend(self.forget_compressed(&layers)?);
         for name in names_in(&self.path().join("layers"))? {
             // Our own process's layers are at work too.
             if !folders.contains(&name) && !name.starts_with(self.lease.name()) {

@@ -11,6 +11,7 @@
 //!     chains/<chain>             a link to the LayerRecord of this chain's top layer: the layer
 //!                                is complete and never changes
 //!     origins/<hex>              the repositories that have this blob, which need not be here
+//!     compressed/<layer>.<method>   what a layer was called once it was compressed so
 //!     refs/<hash of the name>    a name and the manifest that it stands for
 //!     cache/                     the step cache's records (see `crate::cache`)
 //!     fetched/                     what came from elsewhere (see `crate::fetch`)
@@ -31,6 +32,7 @@
 
 mod blob;
 mod check;
+mod compressed;
 mod error;
 mod fetch;
 mod gc;

@@ -3,6 +3,107 @@
 use std::fs;
 
 use crate::env::{bare, write};
+use crate::uploads::{Auth, Registry};
+
+#[test]
+fn login_asks_the_registry_and_keeps_what_it_accepts() {
+    let Some(env) = bare() else { return };
+    let config = env.path("home/.docker/config.json");
+    for (auth, command) in
+        [(Auth::Basic("me:hush"), "-u"), (Auth::Bearer("me:hush", 9), "--username")]
+    {
+        let registry = Registry::start();
+        registry.require(auth);
+        let host = registry.host.as_str();
+        let args = ["login", command, "me", "--password-stdin", host];
+        let ran = env.mica_with_input(args, b"wrong\n");
+        assert_eq!(ran.code, Some(1));
+        assert!(
+            ran.stderr.starts_with(&format!("error: cannot log in to `{host}`: access to")),
+            "{}",
+            ran.stderr
+        );
+        assert!(!fs::read_to_string(&config).unwrap_or_default().contains(host));
+        let ran = env.mica_with_input(args, b"hush\r\n");
+        assert_eq!(
+            (ran.code, ran.stdout.as_str()),
+            (Some(0), "Login Succeeded\n"),
+            "{}",
+            ran.stderr
+        );
+        let shown = ran.stderr.replace(host, "[host]");
+        assert!(!shown.contains("hush"), "{shown}");
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(env.filter(&shown), @r"
+            warning: your credentials are stored unencrypted in `[dir]/home/.docker/config.json`
+            hint: a credential helper keeps them better: https://docs.docker.com/go/credential-store/
+            ");
+        }
+        let kept: serde_json::Value =
+            serde_json::from_slice(&fs::read(&config).expect("a file")).expect("JSON");
+        assert_eq!(kept["auths"][host]["auth"], "bWU6aHVzaA==");
+        // What is known is not asked for again.
+        let again = env.mica(["login", host]);
+        assert_eq!(again.code, Some(0), "{}", again.stderr);
+        assert!(again.stderr.contains("existing credentials"), "{}", again.stderr);
+        env.mica(["logout", host]).success();
+        let ran = env.mica(["login", host]);
+        assert_eq!(ran.code, Some(1));
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(ran.stderr, @r"
+            error: no terminal to ask for a user name and a password on
+            hint: give them with `--username NAME --password-stdin`
+            ");
+        }
+    }
+}
+
+#[test]
+fn flags_of_login_that_do_not_go_together() {
+    let Some(env) = bare() else { return };
+    for args in [
+        ["login", "--password-stdin", "r.example", "--tls-verify"].as_slice(),
+        &["login", "-u", "me", "-p", "x", "--password-stdin", "r.example"],
+        &["login", "-u", "me", "-p", "", "r.example"],
+        &["login", "-u", "me", "-p", "x", "../etc"],
+    ] {
+        let ran = env.mica(args);
+        assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.stderr);
+    }
+}
+
+/// A helper is told everything by its standard input, and nothing is in the file then.
+#[test]
+fn a_helper_keeps_what_it_is_told() {
+    let Some(env) = bare() else { return };
+    let registry = Registry::start();
+    registry.require(Auth::Basic("me:hush"));
+    let host = registry.host.as_str();
+    let helper = "#!/bin/sh\necho \"$@\" >> \"$HOME/calls\"\ncase $1 in store) cat > \"$HOME/kept\" ;;\n\
+                  get) sed 's/.*/&/' \"$HOME/kept\" ;; erase) cat > /dev/null; rm \"$HOME/kept\" ;; esac\n";
+    write(&env.path("home"), "bin/docker-credential-test", helper);
+    write(&env.path("home/.docker"), "config.json", r#"{"credsStore": "test"}"#);
+    let helper = env.path("home/bin/docker-credential-test");
+    fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("chmod");
+    env.give(&env.path("home"));
+    let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", env.path("home/bin").display());
+    let run = |args: &[&str]| crate::env::Ran::of(env.command(args).env("PATH", &path));
+    run(&["login", "-u", "me", "-p", "hush", host]).success();
+    let kept = fs::read_to_string(env.path("home/kept")).expect("a file");
+    assert_eq!(kept, format!(r#"{{"ServerURL":"{host}","Username":"me","Secret":"hush"}}"#));
+    let config = fs::read_to_string(env.path("home/.docker/config.json")).expect("a file");
+    assert!(
+        config.contains(host) && !config.contains("hush") && !config.contains("auth\""),
+        "{config}"
+    );
+    let again = run(&["login", host]);
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    run(&["logout", host]).success();
+    let calls = fs::read_to_string(env.path("home/calls")).expect("a file");
+    assert_eq!(calls, "store\nget\nerase\n");
+    assert!(!env.path("home/kept").exists());
+}
 
 #[test]
 fn logout_forgets_one_registry_and_nothing_else() {

@@ -396,21 +396,21 @@ fn outputs_that_are_none() {
     error: `--output type=tar,dest=[context]`: destination file `[context]` is a directory
     error: `--output type=tar,mode=copy`: `mode` is not supported
     error: `--output type=local,dest=x,mode=delete`: `mode` other than `copy` is not supported
-    error: `--output type=nope`: its type is none of local, tar, oci, docker, image, cacheonly
+    error: `--output type=nope`: its type is none of local, tar, oci, docker, image, registry, cacheonly
     error: `--output type=oci,compression=estargz`: unsupported compression type `estargz`: uncompressed, gzip, zstd
     error: `--output type=oci,compression=gzip,compression-level=10`: `compression-level` is a number from 0 to 9
     error: `--output type=oci,force-compression=maybe`: `force-compression` is neither true nor false
     error: `--output type=docker,tar=false,dest=x`: `tar=false` is for type=oci
-    error: `--output type=image,compression=zstd`: layers of the store are not compressed: give type=oci or type=docker a dest
+    error: `--output type=image,compression=zstd`: layers of the store are not compressed: push, or give type=oci a dest
     error: `--output type=image,dangling-name-prefix=x`: `dangling-name-prefix` is not supported
     error: invalid reference format: repository name of `Upper` must be lowercase
-    error: `--output …,push=true`: there is no registry client yet
-    error: `--output type=registry`: there is no registry client yet
+    error: tag is needed when pushing to registry: give one with `--tag`
+    error: tag is needed when pushing to registry: give one with `--tag`
     error: `--output type=oci,annotation-index.a=b`: `annotation-index.a`: index annotations not supported for single platform export
     error: `--output type=oci,annotation=b`: `annotation`: it has no key
     error: `--output name=a,type`: `type` is no KEY=VALUE
     error: `--output \"type=oci`: a quote is not closed
-    error: `--push`: there is no registry client yet
+    error: tag is needed when pushing to registry: give one with `--tag`
     error: multiple outputs configured to write to stdout
     error: local and tar exporters are incompatible with image ID file
     error: invalid annotation `a`: expected key=value

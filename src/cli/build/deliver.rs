@@ -5,17 +5,19 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::outputs::{Archive, ArchiveTo, Destination, Output, Stored};
+use super::outputs::{Archive, ArchiveTo, Destination, Output, Pushed, Stored};
 use crate::builder::BuildError;
-use crate::cli::{CliError, ui};
+use crate::cli::{CliError, push, ui};
 use crate::export::{self, ExportError, Options, rootfs};
 use crate::layer;
 use crate::oci::{Descriptor, Platform, Reference};
+use crate::registry::Registries;
 use crate::store::{Image, Store};
 
 /// What outputs are made with.
 pub(super) struct Delivery<'a> {
     pub(super) store: &'a Store,
+    pub(super) registries: &'a Registries,
     pub(super) image: &'a Image,
     /// Seconds since 1970.
     pub(super) epoch: Option<i64>,
@@ -115,17 +117,59 @@ impl Delivery<'_> {
             self.store.tag(name, &image)?;
             delivered.said.push(format!("named {}", name.familiar()));
         }
+        if let Some(pushed) = &stored.push {
+            descriptor = self.push(&image, stored, pushed, delivered)?;
+        }
         descriptor.annotations.extend(stored.annotations.descriptor.clone());
         delivered.image(self, &descriptor, &stored.names);
         Ok(())
     }
 
+    /// Pushes an image to the repositories of its names; gives the descriptor that it has there.
+    fn push(
+        &self,
+        image: &Image,
+        stored: &Stored,
+        pushed: &Pushed,
+        delivered: &mut Delivered,
+    ) -> Result<Descriptor, CliError> {
+        let options = Options {
+            compression: pushed.compressed.compression,
+            level: pushed.compressed.level,
+            force: pushed.compressed.force,
+            words: stored.words,
+            stop: self.stop,
+            ..Options::oci()
+        };
+        let mut descriptor = image.manifest.descriptor();
+        let mut left: Vec<&Reference> = stored.names.iter().collect();
+        while let Some(first) = left.first().copied() {
+            let is_same =
+                |name: &&Reference| (name.domain(), name.path()) == (first.domain(), first.path());
+            let (same, others): (Vec<_>, Vec<_>) = left.into_iter().partition(is_same);
+            left = others;
+            let tags = same.iter().filter(|_| !pushed.by_digest).filter_map(|name| name.tag());
+            let tags: Vec<String> = tags.map(str::to_owned).collect();
+            let target =
+                push::Target { store: self.store, registries: self.registries, name: first };
+            descriptor = target.push(image, &tags, &options, &|_| {})?;
+            let shown = first.familiar_repository();
+            if tags.is_empty() {
+                delivered.said.push(format!("pushed {shown}@{}", descriptor.digest));
+            }
+            for tag in tags {
+                delivered.said.push(format!("pushed {shown}:{tag}@{}", descriptor.digest));
+            }
+        }
+        Ok(descriptor)
+    }
+
     fn archive(&self, archive: &Archive, delivered: &mut Delivered) -> Result<(), CliError> {
         let options = Options {
             docker_files: archive.docker_files,
-            compression: archive.compression,
-            level: archive.level,
-            force: archive.force,
+            compression: archive.compressed.compression,
+            level: archive.compressed.level,
+            force: archive.compressed.force,
             words: Some(archive.words),
             annotations: archive.annotations.manifest.clone(),
             descriptor_annotations: archive.annotations.descriptor.clone(),

@@ -31,6 +31,25 @@ pub(super) struct Stored {
     pub(super) names: Vec<Reference>,
     pub(super) words: Option<MediaTypes>,
     pub(super) annotations: Annotations,
+    /// How it goes on to the registry of its names, if it does.
+    pub(super) push: Option<Pushed>,
+}
+
+/// An image of the store that is pushed.
+#[derive(Debug, Default)]
+pub(super) struct Pushed {
+    pub(super) compressed: Compressed,
+    /// It gets no tag there.
+    pub(super) by_digest: bool,
+}
+
+/// What becomes of layers that leave the store.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Compressed {
+    pub(super) compression: Compression,
+    pub(super) level: Option<u32>,
+    /// Whether those that are compressed otherwise are compressed anew.
+    pub(super) force: bool,
 }
 
 /// An image outside of the store.
@@ -40,9 +59,7 @@ pub(super) struct Archive {
     pub(super) names: Vec<Reference>,
     /// Whether Docker's own files are in it.
     pub(super) docker_files: bool,
-    pub(super) compression: Compression,
-    pub(super) level: Option<u32>,
-    pub(super) force: bool,
+    pub(super) compressed: Compressed,
     pub(super) words: MediaTypes,
     pub(super) annotations: Annotations,
 }
@@ -77,9 +94,6 @@ pub(super) fn parse(
     names: &[Reference],
     platform: &Platform,
 ) -> Result<Vec<Output>, CliError> {
-    if args.push {
-        return Err(no_push("--push"));
-    }
     let mut annotations = Annotations::default();
     for text in &args.annotation {
         annotations.add_flag(text, platform)?;
@@ -89,9 +103,12 @@ pub(super) fn parse(
     for text in args.output.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
         outputs.push(common.output(text)?);
     }
-    if args.load || outputs.is_empty() {
+    let pushes = |output: &Output| matches!(output, Output::Store(Stored { push: Some(_), .. }));
+    let is_pushed = outputs.iter().any(pushes);
+    if args.load || outputs.is_empty() || args.push && !is_pushed {
         let (names, annotations) = (names.to_vec(), common.annotations.clone());
-        outputs.push(Output::Store(Stored { names, words: None, annotations }));
+        let push = (args.push && !is_pushed).then(Pushed::default);
+        outputs.push(Output::Store(Stored { names, words: None, annotations, push }));
     }
     check(&outputs, args)?;
     Ok(outputs)
@@ -106,6 +123,14 @@ fn check(outputs: &[Output], args: &BuildArgs) -> Result<(), CliError> {
     }
     if to_stdout > 0 && io::stdout().is_terminal() {
         return Err(CliError::ArchiveToTerminal);
+    }
+    let is_nameless = |output: &Output| match output {
+        Output::Store(stored) => stored.push.is_some() && stored.names.is_empty(),
+        _ => false,
+    };
+    if outputs.iter().any(is_nameless) {
+        let message = "tag is needed when pushing to registry: give one with `--tag`";
+        return Err(CliError::Usage(message.to_owned()));
     }
     let no_image = |output: &Output| matches!(output, Output::Folder { .. } | Output::Tar(_));
     if args.iidfile.is_some() && outputs.iter().any(no_image) {
@@ -172,12 +197,12 @@ impl Common<'_> {
                 Output::Tar(fields.dest()?.unwrap_or(Destination::Stdout))
             }
             Some("cacheonly") => Output::Nothing,
-            Some("image") => self.stored(&mut fields)?,
-            Some("docker") if !fields.has("dest") => self.stored(&mut fields)?,
+            Some("image") => self.stored(false, &mut fields)?,
+            Some("registry") => self.stored(true, &mut fields)?,
+            Some("docker") if !fields.has("dest") => self.stored(false, &mut fields)?,
             Some(kind @ ("oci" | "docker")) => self.archive(kind == "docker", &mut fields)?,
-            Some("registry") => return Err(no_push("--output type=registry")),
             Some(_) => {
-                let why = "its type is none of local, tar, oci, docker, image, cacheonly";
+                let why = "its type is none of local, tar, oci, docker, image, registry, cacheonly";
                 return Err(wrong(text, why));
             }
         };
@@ -185,29 +210,34 @@ impl Common<'_> {
         Ok(output)
     }
 
-    fn stored(&self, fields: &mut Fields<'_>) -> Result<Output, CliError> {
-        for key in ["push", "push-by-digest", "registry.insecure"] {
-            if fields.take_bool(key)? == Some(true) {
-                return Err(no_push(&format!("--output …,{key}=true")));
-            }
+    fn stored(&self, is_pushed: bool, fields: &mut Fields<'_>) -> Result<Output, CliError> {
+        let is_pushed = fields.take_bool("push")?.unwrap_or(is_pushed);
+        let by_digest = fields.take_bool("push-by-digest")?.unwrap_or(false);
+        if fields.take_bool("registry.insecure")? == Some(true) {
+            let why = "`registry.insecure` is for a daemon's settings: use `--tls-verify=false`";
+            return Err(wrong(fields.text, why));
         }
         // Layers of the store always are directories; a digest always finds its image.
         for key in ["unpack", "name-canonical"] {
             fields.take_bool(key)?;
         }
         fields.take_bool("rewrite-timestamp")?;
-        if fields.take("compression").is_some_and(|compression| compression != "uncompressed") {
-            let why = "layers of the store are not compressed: give type=oci or type=docker a dest";
+        let push = if is_pushed {
+            Some(Pushed { compressed: fields.compressed()?, by_digest })
+        } else if fields.take("compression").is_some_and(|method| method != "uncompressed") {
+            let why = "layers of the store are not compressed: push, or give type=oci a dest";
             return Err(wrong(fields.text, why));
-        }
+        } else {
+            None
+        };
         let words = fields.take_bool("oci-mediatypes")?;
         let words = words.map(|oci| if oci { MediaTypes::Oci } else { MediaTypes::Docker });
         let names = self.names_of(fields)?;
         let annotations = self.annotations_of(fields)?;
-        if fields.take_bool("store")? == Some(false) {
+        if fields.take_bool("store")? == Some(false) && push.is_none() {
             return Ok(Output::Nothing);
         }
-        Ok(Output::Store(Stored { names, words, annotations }))
+        Ok(Output::Store(Stored { names, words, annotations, push }))
     }
 
     fn archive(&self, docker_files: bool, fields: &mut Fields<'_>) -> Result<Output, CliError> {
@@ -220,24 +250,7 @@ impl Common<'_> {
             ArchiveTo::Layout(fields.dest_folder("oci")?)
         };
         fields.take_bool("rewrite-timestamp")?;
-        let compression = match fields.take("compression").as_deref() {
-            None | Some("gzip") => Compression::Gzip,
-            Some("zstd") => Compression::Zstd,
-            Some("uncompressed") => Compression::None,
-            Some(other) => {
-                let why = format!(
-                    "unsupported compression type `{}`: uncompressed, gzip, zstd",
-                    other.escape_debug()
-                );
-                return Err(wrong(fields.text, &why));
-            }
-        };
-        let level = fields.take("compression-level").map(|level| {
-            let parsed = level.parse().ok().filter(|level| compression.levels().contains(level));
-            let levels = compression.levels();
-            let why = format!("`compression-level` is a number from 0 to {}", levels.end());
-            parsed.ok_or_else(|| wrong(fields.text, &why))
-        });
+        let compressed = fields.compressed()?;
         let words = match fields.take_bool("oci-mediatypes")? {
             Some(false) => MediaTypes::Docker,
             Some(true) | None => MediaTypes::Oci,
@@ -245,9 +258,7 @@ impl Common<'_> {
         Ok(Output::Archive(Archive {
             to,
             docker_files,
-            compression,
-            level: level.transpose()?,
-            force: fields.take_bool("force-compression")?.unwrap_or(false),
+            compressed,
             words,
             names: self.names_of(fields)?,
             annotations: self.annotations_of(fields)?,
@@ -405,6 +416,30 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// How layers are compressed.
+    fn compressed(&mut self) -> Result<Compressed, CliError> {
+        let compression = match self.take("compression").as_deref() {
+            None | Some("gzip") => Compression::Gzip,
+            Some("zstd") => Compression::Zstd,
+            Some("uncompressed") => Compression::None,
+            Some(other) => {
+                let why = format!(
+                    "unsupported compression type `{}`: uncompressed, gzip, zstd",
+                    other.escape_debug()
+                );
+                return Err(wrong(self.text, &why));
+            }
+        };
+        let level = self.take("compression-level").map(|level| {
+            let parsed = level.parse().ok().filter(|level| compression.levels().contains(level));
+            let levels = compression.levels();
+            let why = format!("`compression-level` is a number from 0 to {}", levels.end());
+            parsed.ok_or_else(|| wrong(self.text, &why))
+        });
+        let force = self.take_bool("force-compression")?.unwrap_or(false);
+        Ok(Compressed { compression, level: level.transpose()?, force })
+    }
+
     /// Refuses what nobody has asked for: it was to make a difference.
     fn end(&self) -> Result<(), CliError> {
         let Some((key, _)) = self.left.first() else { return Ok(()) };
@@ -423,8 +458,4 @@ fn folder(text: &str, dest: &str) -> Result<PathBuf, CliError> {
 
 fn wrong(text: &str, why: &str) -> CliError {
     CliError::Usage(format!("`--output {}`: {why}", text.escape_debug()))
-}
-
-fn no_push(flag: &str) -> CliError {
-    CliError::Usage(format!("`{flag}`: there is no registry client yet"))
 }

@@ -151,6 +151,12 @@ impl Credentials {
         Self { places, known: Mutex::default() }
     }
 
+    /// One for one registry, and none for others.
+    pub fn only(host: &str, credential: Credential) -> Self {
+        let known = HashMap::from([(host.to_owned(), Some(credential))]);
+        Self { places: Places::default(), known: Mutex::new(known) }
+    }
+
     /// Who we are to the registry `host`, named as in an image's name; `None` for nobody.
     ///
     /// # Errors

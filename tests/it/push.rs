@@ -1,0 +1,412 @@
+//! `push`, to a registry that misbehaves.
+
+use mica::oci::Digest;
+use serde_json::Value;
+
+use crate::env::{Ran, TestEnv, bare};
+use crate::image::members;
+use crate::uploads::{Auth, Fault, Registry};
+
+/// An image of two layers, one of which is larger than what is sent at once. Another name makes
+/// other layers.
+fn app(env: &TestEnv, name: &str) {
+    let numbers = (0..300_000u32).map(|n| format!("{}\n", n.wrapping_mul(2_654_435_761)));
+    let numbers: String = std::iter::once(name.to_owned()).chain(numbers).collect();
+    let context = env.context(&[
+        ("Dockerfile", "FROM scratch\nCOPY a /\nCOPY b /\nCMD [\"x\"]\n"),
+        ("a", name),
+        ("b", &numbers),
+    ]);
+    env.id_of(&context, &["-t", name]);
+}
+
+fn name(registry: &Registry, rest: &str) -> String {
+    format!("{}/{rest}", registry.host)
+}
+
+/// What was asked, by method.
+fn count(asked: &[String], method: &str) -> usize {
+    asked.iter().filter(|line| line.starts_with(method)).count()
+}
+
+/// A registry has an image whole, with the same bytes as an archive of it.
+#[track_caller]
+fn check(env: &TestEnv, registry: &Registry, repository: &str, tag: &str) {
+    let manifest = registry.manifest(repository, tag).expect("the tag is there");
+    let image = name(registry, &format!("{repository}:{tag}"));
+    let saved = env.mica(["save", "--format", "oci-archive", &image]).bytes;
+    let index: Value = serde_json::from_slice(&members(&saved)["index.json"]).expect("JSON");
+    assert_eq!(index["manifests"][0]["digest"], Digest::of(&manifest).to_string());
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    for blob in manifest["layers"].as_array().expect("layers").iter().chain([&manifest["config"]]) {
+        let bytes = registry.blob(blob["digest"].as_str().expect("a digest")).expect("there");
+        assert_eq!(bytes.len() as u64, blob["size"].as_u64().expect("a size"));
+    }
+}
+
+fn push(env: &TestEnv, name: &str) -> Ran {
+    env.mica(["push", name])
+}
+
+#[test]
+fn the_second_time_nothing_is_sent() {
+    let Some(env) = bare() else { return };
+    let registry = Registry::start();
+    let app_name = name(&registry, "team/app:1");
+    app(&env, &app_name);
+    let said = push(&env, &app_name).success();
+    check(&env, &registry, "team/app", "1");
+    let manifest = registry.manifest("team/app", "1").expect("there");
+    let digest = Digest::of(&manifest);
+    assert_eq!(said, format!("1: digest: {digest} size: {}\n", manifest.len()));
+    let asked = registry.asked();
+    let uploads = ["POST", "PATCH", "PUT"].map(|method| count(&asked, method));
+    assert_eq!(uploads, [3, 3, 4], "{asked:?}");
+    assert!(asked.last().is_some_and(|line| line == "PUT /v2/team/app/manifests/1"), "{asked:?}");
+    assert_eq!(push(&env, &app_name).success(), said);
+    assert_eq!(registry.asked(), ["HEAD /v2/team/app/manifests/1"]);
+    // Another tag of what is there.
+    let other = name(&registry, "team/app:2");
+    env.mica(["tag", &app_name, &other]).success();
+    push(&env, &other).success();
+    let asked = registry.asked();
+    assert_eq!((count(&asked, "HEAD"), asked.len()), (4, 5), "{asked:?}");
+}
+
+#[test]
+fn all_tags_and_quiet() {
+    let Some(env) = bare() else { return };
+    let registry = Registry::start();
+    app(&env, &name(&registry, "app:1"));
+    let context = env.dockerfile("FROM scratch\nENV A=1\n");
+    env.id_of(&context, &["-t", &name(&registry, "app:2"), "-t", &name(&registry, "other")]);
+    env.mica(["tag", &name(&registry, "app:1"), &name(&registry, "app:3")]).success();
+    let said = env.mica(["push", "-q", "--all-tags", &name(&registry, "app")]).success();
+    let mut said: Vec<&str> = said.lines().collect();
+    said.sort_unstable();
+    let expected = ["app:1", "app:2", "app:3"].map(|tag| name(&registry, tag));
+    assert_eq!(said, expected);
+    assert_eq!(registry.names(), ["app:1", "app:2", "app:3"]);
+    for tag in ["1", "2", "3"] {
+        check(&env, &registry, "app", tag);
+    }
+    for (args, part) in [
+        (vec!["push", "-a", "app:1"], "has a tag"),
+        (
+            vec![
+                "push",
+                "app@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            ],
+            "has a digest",
+        ),
+        (vec!["push", "UPPER"], "must be lowercase"),
+    ] {
+        let ran = env.mica(args);
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains(part), "{}", ran.stderr);
+    }
+    let ran = push(&env, &name(&registry, "nope"));
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("no image"), "{}", ran.stderr);
+}
+
+/// What goes wrong, as [`Registry::plan`] takes it.
+type Planned = (&'static str, usize, Fault);
+
+/// What goes wrong with a push, and what is left of it then.
+struct Case {
+    what: &'static str,
+    faults: &'static [Planned],
+    /// Whether bytes that had arrived were sent again.
+    resent: bool,
+    /// Uploads that nobody ended, as nobody knew of them.
+    left: usize,
+}
+
+impl Case {
+    const fn new(what: &'static str, faults: &'static [Planned]) -> Self {
+        Self { what, faults, resent: false, left: 0 }
+    }
+}
+
+/// What passes is waited for, and what has arrived is not sent again.
+#[test]
+fn faults_that_pass() {
+    const CUT: Fault = Fault::Cut(1000);
+    let Some(env) = bare() else { return };
+    let registry = Registry::start();
+    let cases = [
+        Case::new("an upload is cut off", &[("PATCH", 1, Fault::Cut(100_000))]),
+        Case::new(
+            "all are cut off",
+            &[("PATCH", 1, Fault::Cut(0)), ("PATCH", 2, CUT), ("PATCH", 3, CUT)],
+        ),
+        Case::new("again and again", &[("PATCH", 3, CUT), ("PATCH", 4, CUT), ("PATCH", 5, CUT)]),
+        Case { resent: true, ..Case::new("half arrives", &[("PATCH", 2, Fault::Half)]) },
+        Case::new("the answer to a PATCH gets lost", &[("PATCH", 1, Fault::Mute)]),
+        Case::new("the answer to a commit gets lost", &[("PUT /v2/app/blobs", 1, Fault::Mute)]),
+        Case {
+            left: 1,
+            ..Case::new("the answer to a POST gets lost", &[("POST", 1, Fault::Mute)])
+        },
+        Case { resent: true, ..Case::new("a byte changes", &[("PATCH", 2, Fault::Flip)]) },
+        Case {
+            resent: true,
+            ..Case::new("503 to a PATCH", &[("PATCH", 1, Fault::Answer(503, ""))])
+        },
+        Case::new("500 to a POST", &[("POST", 2, Fault::Answer(500, ""))]),
+        Case::new("429 to a POST", &[("POST", 1, Fault::Answer(429, "Retry-After: 0"))]),
+        Case {
+            resent: true,
+            left: 1,
+            ..Case::new(
+                "an upload is forgotten",
+                &[("PATCH", 1, CUT), ("GET", 1, Fault::Answer(404, ""))],
+            )
+        },
+        Case::new("502 to the manifest", &[("PUT /v2/app/manifests", 1, Fault::Answer(502, ""))]),
+    ];
+    for (number, case) in cases.into_iter().enumerate() {
+        let repository = format!("app{number}");
+        let app_name = name(&registry, &format!("{repository}:1"));
+        app(&env, &app_name);
+        for (part, nth, fault) in case.faults {
+            registry.plan(&part.replace("/app/", &format!("/{repository}/")), *nth, *fault);
+        }
+        registry.received();
+        let (left, what) = (registry.open_uploads() + case.left, case.what);
+        let ran = push(&env, &app_name);
+        assert_eq!(ran.code, Some(0), "{what}: {}", ran.stderr);
+        assert!(registry.is_through(), "{what}");
+        check(&env, &registry, &repository, "1");
+        assert_eq!(registry.open_uploads(), left, "{what}");
+        let (received, size) = (registry.received(), size(&registry, &repository));
+        assert!(received == size || case.resent && received > size, "{what}: {received} of {size}");
+    }
+}
+
+/// The bytes of an image's blobs.
+fn size(registry: &Registry, repository: &str) -> usize {
+    let manifest = registry.manifest(repository, "1").expect("there");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    let blobs = manifest["layers"].as_array().expect("layers").iter().chain([&manifest["config"]]);
+    blobs.map(|blob| usize::try_from(blob["size"].as_u64().expect("a size")).expect("small")).sum()
+}
+
+/// What stays is told once, and nothing has a name then.
+#[test]
+fn faults_that_stay() {
+    let Some(env) = bare() else { return };
+    let cases: [(&[Planned], &str); 6] = [
+        (&[("POST", 1, Fault::Answer(403, ""))], "is denied: as planned"),
+        (&[("PATCH", 1, Fault::Answer(413, ""))], "(status 413): as planned"),
+        (&[("PUT /v2/app/blobs", 2, Fault::Answer(507, "")); 20], "(status 507): as planned"),
+        (&[("PATCH", 1, Fault::Flip); 20], "digest_invalid"),
+        (&[("PUT /v2/app/manifests", 1, Fault::Answer(409, ""))], "(status 409): as planned"),
+        (&[("HEAD", 1, Fault::Answer(403, ""))], "is denied"),
+    ];
+    for (faults, expected) in cases {
+        let registry = Registry::start();
+        let app_name = name(&registry, "app:1");
+        app(&env, &app_name);
+        for (part, nth, fault) in faults {
+            registry.plan(part, *nth, *fault);
+        }
+        let ran = push(&env, &app_name);
+        assert_eq!(ran.code, Some(1), "{expected}: {}", ran.stderr);
+        let errors: Vec<&str> =
+            ran.stderr.lines().filter(|line| line.starts_with("error:")).collect();
+        assert!(errors.len() == 1 && errors[0].contains(expected), "{}", ran.stderr);
+        assert_eq!(registry.names(), [""; 0], "{expected}");
+        assert_eq!(ran.stdout, "", "{expected}");
+    }
+}
+
+#[test]
+fn nobody_is_there() {
+    let Some(env) = bare() else { return };
+    app(&env, "127.0.0.1:1/app:1");
+    let ran = push(&env, "127.0.0.1:1/app:1");
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr.contains("error: cannot push `127.0.0.1:1/app:1`: cannot reach"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn who_we_are_is_asked_and_a_token_dies_on_the_way() {
+    let Some(env) = bare() else { return };
+    for auth in [Auth::Basic("me:hush"), Auth::Bearer("me:hush", 2)] {
+        let registry = Registry::start();
+        let app_name = name(&registry, "team/app:1");
+        app(&env, &app_name);
+        registry.require(auth);
+        let ran = push(&env, &app_name);
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        assert!(ran.stderr.contains("is denied"), "{}", ran.stderr);
+        let hint = format!(
+            "hint: it may not exist; if it is private, log in with `mica login {}`",
+            registry.host
+        );
+        assert!(ran.stderr.contains(&hint), "{}", ran.stderr);
+        let login = ["login", "-u", "me", "--password-stdin", &registry.host];
+        env.mica_with_input(login, b"hush\n").success();
+        let ran = push(&env, &app_name);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("hush"), "{}", ran.stderr);
+        check(&env, &registry, "team/app", "1");
+    }
+}
+
+#[test]
+fn a_build_is_pushed() {
+    let Some(env) = bare() else { return };
+    let registry = Registry::start();
+    let context = env.context(&[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "a")]);
+    let (one, two) = (name(&registry, "app:1"), name(&registry, "other/app:2"));
+    let metadata = env.path("home/metadata.json");
+    let metadata_file = metadata.to_str().expect("UTF-8");
+    let args = ["--push", "-t", &one, "-t", &two, "--metadata-file", metadata_file];
+    let ran = env.build(&context, &args);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(registry.names(), ["app:1", "other/app:2"]);
+    check(&env, &registry, "app", "1");
+    check(&env, &registry, "other/app", "2");
+    let digest = Digest::of(&registry.manifest("app", "1").expect("there"));
+    assert!(ran.stderr.contains(&format!("pushed {one}@{digest}\n")), "{}", ran.stderr);
+    let text = std::fs::read(&metadata).expect("a file");
+    let metadata: Value = serde_json::from_slice(&text).expect("JSON");
+    assert_eq!(metadata["containerimage.digest"], digest.to_string());
+    // Nothing new: each tag is looked at, and that is all.
+    registry.asked();
+    env.build(&context, &args).success();
+    let asked = registry.asked();
+    assert_eq!((count(&asked, "HEAD"), asked.len()), (2, 2), "{asked:?}");
+}
+
+#[test]
+fn outputs_that_are_pushed() {
+    let Some(env) = bare() else { return };
+    let registry = Registry::start();
+    let context = env.context(&[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "a")]);
+    let app_name = name(&registry, "app:1");
+    let manifest = |output: &str| -> Value {
+        let output = format!("{output},name={app_name}");
+        env.build(&context, &["-o", &output]).success();
+        let bytes = registry.manifest("app", "1").expect("there");
+        serde_json::from_slice(&bytes).expect("JSON")
+    };
+    let types = |output: &str| {
+        let manifest = manifest(output);
+        let parts = [&manifest, &manifest["config"], &manifest["layers"][0]];
+        parts.map(|part| part["mediaType"].as_str().expect("a type").to_owned())
+    };
+    let oci = |kind: &str| format!("application/vnd.oci.image.{kind}");
+    let all_oci = |layer: &str| ["manifest.v1+json", "config.v1+json", layer].map(oci);
+    assert_eq!(types("type=registry"), all_oci("layer.v1.tar+gzip"));
+    assert_eq!(types("type=image,push=true,compression=zstd"), all_oci("layer.v1.tar+zstd"));
+    assert_eq!(types("type=registry,compression=uncompressed"), all_oci("layer.v1.tar"));
+    let docker = types("type=registry,oci-mediatypes=false");
+    assert_eq!(docker[0], "application/vnd.docker.distribution.manifest.v2+json");
+    assert_eq!(docker[2], "application/vnd.docker.image.rootfs.diff.tar.gzip");
+    let annotated = manifest("type=registry,annotation.a.b=c");
+    assert_eq!(annotated["annotations"]["a.b"], "c");
+    // By its digest alone, as those do who make an index of several afterwards.
+    let output = format!("type=image,push=true,push-by-digest=true,name={}", name(&registry, "by"));
+    let ran = env.build(&context, &["-o", &output]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(registry.names(), ["app:1"]);
+    let pushed = ran.stderr.lines().find_map(|line| line.strip_prefix("pushed "));
+    let (_, digest) = pushed.and_then(|line| line.split_once('@')).expect("it is said");
+    assert!(registry.manifest("by", digest).is_some(), "{digest}");
+    for (args, part) in [
+        (["--push"].as_slice(), "tag is needed"),
+        (&["-o", "type=registry"], "tag is needed"),
+        (&["-t", "a", "-o", "type=registry,registry.insecure=true"], "--tls-verify=false"),
+        (&["-t", "a", "-o", "type=image,compression=zstd"], "not compressed"),
+    ] {
+        let ran = env.build(&context, args);
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains(part), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_another_repository_has_is_mounted() {
+    let Some(env) = bare() else { return };
+    let registry = Registry::start();
+    let (one, two) = (name(&registry, "one:1"), name(&registry, "deep/er/two:1"));
+    app(&env, &one);
+    push(&env, &one).success();
+    env.mica(["tag", &one, &two]).success();
+    registry.asked();
+    let ran = push(&env, &two);
+    assert_eq!(ran.stderr.matches("Mounted from another repository").count(), 3, "{}", ran.stderr);
+    let asked = registry.asked();
+    let counts = ["HEAD", "POST", "PATCH", "PUT"].map(|method| count(&asked, method));
+    assert_eq!(counts, [4, 3, 0, 1], "{asked:?}");
+    check(&env, &registry, "deep/er/two", "1");
+    // Whoever does not have it there after all gets an upload.
+    let three = name(&registry, "three:1");
+    env.mica(["tag", &one, &three]).success();
+    registry.unlink("deep/er/two");
+    registry.plan("POST", 3, Fault::Answer(403, ""));
+    let ran = push(&env, &three);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    check(&env, &registry, "three", "1");
+}
+
+/// A base that no step has read goes from its repository to another one without coming by.
+#[test]
+fn a_base_that_was_never_fetched() {
+    let (Some(first), Some(env)) = (bare(), bare()) else { return };
+    let (registry, elsewhere) = (Registry::start(), Registry::start());
+    let base = name(&registry, "base:1");
+    app(&first, &base);
+    push(&first, &base).success();
+    registry.asked();
+    let context = env.dockerfile(&format!("FROM {base}\nLABEL x=1\n"));
+    let app_name = name(&registry, "app:1");
+    let ran = env.build(&context, &["--push", "-t", &app_name]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let asked = registry.asked();
+    assert_eq!((count(&asked, "GET /v2/base/blobs"), count(&asked, "PATCH")), (1, 1), "{asked:?}");
+    assert!(registry.manifest("app", "1").is_some());
+    // To another registry it has to be fetched, once.
+    let other = name(&elsewhere, "app:1");
+    env.mica(["tag", &app_name, &other]).success();
+    let ran = push(&env, &other);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(count(&registry.asked(), "GET /v2"), 2);
+    check(&env, &elsewhere, "app", "1");
+    assert_eq!(elsewhere.manifest("app", "1"), registry.manifest("app", "1"));
+}
+
+#[test]
+fn layers_are_compressed_as_asked() {
+    let Some(env) = bare() else { return };
+    let registry = Registry::start();
+    let app_name = name(&registry, "app:1");
+    app(&env, &app_name);
+    let layer = |args: &[&str]| {
+        let args: Vec<&str> = ["push"].iter().chain(args).copied().chain([&*app_name]).collect();
+        env.mica(args).success();
+        let manifest = registry.manifest("app", "1").expect("there");
+        let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+        let layer = &manifest["layers"][1];
+        let kind = layer["mediaType"].as_str().expect("a type").rsplit('.').next();
+        (kind.unwrap_or_default().to_owned(), layer["size"].as_u64().expect("a size"))
+    };
+    let (gzip, fast) = (layer(&[]), layer(&["--compression-level", "1"]));
+    assert!(gzip.0 == "tar+gzip" && fast.0 == "tar+gzip" && gzip.1 < fast.1, "{gzip:?} {fast:?}");
+    assert_eq!(layer(&["--compression=zstd"]).0, "tar+zstd");
+    assert_eq!(layer(&["--compression=uncompressed"]).0, "tar");
+    registry.asked();
+    assert_eq!(layer(&["--compression=zstd"]).0, "tar+zstd");
+    let asked = registry.asked();
+    assert_eq!((count(&asked, "PATCH"), count(&asked, "PUT")), (0, 1), "{asked:?}");
+    let ran = env.mica(["push", "--compression=gzip", "--compression-level=10", &app_name]);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+}
