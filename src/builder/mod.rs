@@ -26,7 +26,8 @@ mod sources;
 pub use context::BuildContext;
 pub use error::BuildError;
 pub use lower::{
-    BuildArgs, Images, NamedContext, Options, Outline, OutlineArg, OutlineMount, config_of_changes,
+    BuildArgs, Images, NamedContext, NamedContexts, Options, Outline, OutlineArg, OutlineMount,
+    config_of_changes,
 };
 pub use remote::{Access, Fetched, Remote, read_url};
 pub use secrets::{Secret, Secrets};

@@ -111,7 +111,8 @@ pub(super) struct BuildArgs {
     /// Set an ARG; without a value it is taken from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// Another folder, or an image (docker-image://…), that the Dockerfile can name
+    /// Another folder or an image (`docker-image://NAME`, `oci-layout://PATH[:TAG]`) that stands for
+    /// a stage or an image in the Dockerfile
     #[arg(long, value_name = "NAME=VALUE")]
     pub build_context: Vec<String>,
     /// Stage to build [default: the last]

@@ -1,6 +1,7 @@
 //! `mica build`: from the words of the command line to a [`BuildRequest`].
 
 mod call;
+mod contexts;
 mod credentials;
 mod csv;
 mod deliver;
@@ -21,7 +22,7 @@ use super::args::{BuildArgs, NetworkArg, ProgressArg};
 use super::progress::Drawing;
 use super::pull::{self, Puller};
 use super::{CliError, Context, report, ui};
-use crate::builder::{self, Access, BuildRequest, NamedContext, Options, Services};
+use crate::builder::{self, Access, BuildRequest, NamedContexts, Options, Services};
 use crate::cache::StepCache;
 use crate::lint::{self, Checks};
 use crate::oci::Reference;
@@ -34,12 +35,13 @@ const MIN_JOBS: usize = 4;
 pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliError> {
     let names: Vec<Reference> =
         args.tag.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
-    let outputs = outputs::parse(args, &names, &pull::platform(args.platform.as_deref())?)?;
+    let platform = pull::platform(args.platform.as_deref())?;
+    let outputs = outputs::parse(args, &names, &platform)?;
     let cancel = super::signals::cancel_token()?;
     let registries = pull::registries(args.tls_verify, &cancel)?;
     let store = context.open_fetching_store(&registries)?;
     let cache_dir = store.path().join("cache");
-    let named = flags::named_contexts(&args.build_context)?;
+    let named = contexts::named(&args.build_context, Some(&store), &platform)?;
     let (secrets, agents) = (credentials::secrets(&args.secret)?, credentials::ssh(&args.ssh)?);
     let mut build_args = flags::build_args(&args.build_arg, args.source_date_epoch.as_deref())?;
     let access = Access { store: &store, secrets: &secrets, cancel: &cancel };
@@ -76,11 +78,8 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     if !args.quiet && !matches!(args.progress, ProgressArg::Quiet | ProgressArg::Rawjson) {
         report::findings(&text, &findings);
     }
-    let result = result.map_err(|source| CliError::Build {
-        file: file.clone(),
-        text: text.clone(),
-        source: Box::new(source),
-    })?;
+    let failed = |source| CliError::Build { file, text, source: Box::new(source) };
+    let result = result.map_err(failed)?;
     let delivery = Delivery {
         store: &store,
         registries: &registries,
@@ -158,7 +157,7 @@ fn default_jobs() -> usize {
 fn options(
     args: &BuildArgs,
     build_args: builder::BuildArgs,
-    named_contexts: std::collections::HashMap<String, NamedContext>,
+    named_contexts: NamedContexts,
 ) -> Result<Options, CliError> {
     args.docker.check()?;
     Ok(Options {

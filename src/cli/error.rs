@@ -79,6 +79,14 @@ pub(super) enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// A folder that is no OCI image layout, or lacks the image.
+    #[error("cannot use the OCI layout `{}`", path.display())]
+    Layout {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: Box<ImportError>,
+    },
     /// Standard output is closed or full.
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),

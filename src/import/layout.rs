@@ -12,7 +12,31 @@ const MAX_DEPTH: usize = 4;
 
 /// What annotates a whole name, and what only a tag or whatever the writer liked.
 const NAME: &str = "io.containerd.image.name";
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Where the documents of a layout are read.
+pub(super) trait Documents {
+    /// A file by its name; `None` where there is none.
+    fn document(&self, name: &str) -> Result<Option<Vec<u8>>, ImportError>;
+
+    /// The blob of a descriptor that points to a document, once it has been found to be it.
+    fn read(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImportError>;
+}
+
+impl Documents for Archive {
+    fn document(&self, name: &str) -> Result<Option<Vec<u8>>, ImportError> {
+        Self::document(self, name)
+    }
+
+    fn read(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImportError> {
+        let blob = self.blob(descriptor)?;
+        if blob.size > crate::oci::MAX_DOCUMENT_BYTES {
+            let what = descriptor.digest.to_string();
+            return Err(StoreError::TooLarge { what, size: blob.size }.into());
+        }
+        std::fs::read(blob.path()).map_err(ImportError::Read)
+    }
+}
 
 /// An image of an archive.
 #[derive(Debug)]
@@ -28,7 +52,7 @@ pub(super) fn images(archive: &Archive, index: &[u8]) -> Result<Vec<Found>, Impo
     let mut found: Vec<Found> = Vec::new();
     let mut skipped = false;
     for descriptor in &index.manifests {
-        let Some(manifest) = manifest(archive, descriptor)? else {
+        let Some(manifest) = manifest(archive, descriptor, &Platform::host())? else {
             skipped = true;
             continue;
         };
@@ -45,14 +69,14 @@ pub(super) fn images(archive: &Archive, index: &[u8]) -> Result<Vec<Found>, Impo
     Ok(found)
 }
 
-fn check_version(archive: &Archive) -> Result<(), ImportError> {
+pub(super) fn check_version(documents: &impl Documents) -> Result<(), ImportError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Layout {
         image_layout_version: String,
     }
     let name = "oci-layout";
-    let Some(bytes) = archive.document(name)? else { return Ok(()) };
+    let Some(bytes) = documents.document(name)? else { return Ok(()) };
     let layout: Layout =
         serde_json::from_slice(&bytes).map_err(|source| ImportError::Json { name, source })?;
     match layout.image_layout_version.as_str() {
@@ -62,26 +86,22 @@ fn check_version(archive: &Archive) -> Result<(), ImportError> {
 }
 
 /// The manifest that a descriptor leads to; `None` where there is none for this platform.
-fn manifest(archive: &Archive, descriptor: &Descriptor) -> Result<Option<Manifest>, ImportError> {
+pub(super) fn manifest(
+    documents: &impl Documents,
+    descriptor: &Descriptor,
+    platform: &Platform,
+) -> Result<Option<Manifest>, ImportError> {
     let mut descriptor = descriptor.clone();
     for _ in 0..MAX_DEPTH {
-        if !is_for_us(&descriptor) {
+        if !is_for(&descriptor, platform) {
             return Ok(None);
         }
-        let blob = archive.blob(&descriptor)?;
-        if blob.size > crate::oci::MAX_DOCUMENT_BYTES {
-            let what = descriptor.digest.to_string();
-            return Err(StoreError::TooLarge { what, size: blob.size }.into());
-        }
-        let bytes = std::fs::read(blob.path()).map_err(ImportError::Read)?;
+        let bytes = documents.read(&descriptor)?;
         if descriptor.is_manifest() {
             return Ok(Some(Manifest::parse(bytes, &descriptor.media_type)?));
         }
-        if !descriptor.is_index() {
-            return Ok(None);
-        }
         let index = Index::parse(&bytes, &descriptor.media_type)?;
-        match index.manifests.into_iter().find(is_for_us) {
+        match index.manifests.into_iter().find(|entry| is_for(entry, platform)) {
             Some(next) => descriptor = next,
             None => return Ok(None),
         }
@@ -90,12 +110,9 @@ fn manifest(archive: &Archive, descriptor: &Descriptor) -> Result<Option<Manifes
 }
 
 /// Attestations have an unknown platform, and what has none is for everybody.
-fn is_for_us(descriptor: &Descriptor) -> bool {
-    let host = Platform::host();
-    descriptor
-        .platform
-        .as_ref()
-        .is_none_or(|p| p.os == host.os && p.architecture == host.architecture)
+fn is_for(descriptor: &Descriptor, platform: &Platform) -> bool {
+    let of = descriptor.platform.as_ref();
+    of.is_none_or(|of| of.os == platform.os && of.architecture == platform.architecture)
         && (descriptor.is_manifest() || descriptor.is_index())
 }
 
@@ -116,13 +133,7 @@ fn name(descriptor: &Descriptor) -> Result<Option<Reference>, ImportError> {
 
 /// The config of an image, and all layers there and as said.
 pub(super) fn check(archive: &Archive, manifest: &Manifest) -> Result<ImageConfig, ImportError> {
-    let descriptor = manifest.config();
-    let blob = archive.blob(descriptor)?;
-    if blob.size > crate::oci::MAX_DOCUMENT_BYTES {
-        let what = descriptor.digest.to_string();
-        return Err(StoreError::TooLarge { what, size: blob.size }.into());
-    }
-    let config = ImageConfig::parse(&std::fs::read(blob.path()).map_err(ImportError::Read)?)?;
+    let config = ImageConfig::parse(&archive.read(manifest.config())?)?;
     let wrong = crate::oci::validate(manifest, &config);
     if !wrong.is_empty() {
         return Err(StoreError::Invalid(wrong).into());

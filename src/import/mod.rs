@@ -4,6 +4,7 @@
 //! blobs of the store, and only those that an image needs, and that are what they are said to be,
 //! are published.
 
+mod folder;
 mod layout;
 mod load;
 mod members;
@@ -11,6 +12,7 @@ mod root_fs;
 
 use std::io;
 
+pub use folder::{Pick, layout};
 pub use load::{Loaded, load};
 pub use root_fs::{RootFs, root_fs};
 
@@ -30,6 +32,12 @@ pub enum ImportError {
     /// The archive has neither an `index.json` nor a `manifest.json`.
     #[error("the archive holds no image: it has neither `index.json` nor `manifest.json`")]
     NoIndex,
+    /// The folder has no `index.json`.
+    #[error("it has no `index.json`")]
+    NoLayout,
+    /// No image of the layout has the tag, and there is not just one.
+    #[error("none of its images has the tag `{}`", .0.escape_debug())]
+    NoTag(String),
     /// The tar of a root file system holds nothing.
     #[error("the archive is empty")]
     Empty,

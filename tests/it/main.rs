@@ -17,6 +17,7 @@ mod import;
 mod instructions;
 mod interrupt;
 mod login;
+mod named_contexts;
 mod outputs;
 mod pull;
 mod push;

@@ -2,7 +2,7 @@
 
 use super::stages::Stage;
 use super::state::State;
-use super::{Lowering, NamedContext, Place, Purpose};
+use super::{Lowering, Place, Purpose};
 use crate::builder::BuildError;
 use crate::builder::graph::{Op, Tree, Vertex, VertexId};
 use crate::oci::{Platform, Reference, ReferenceError};
@@ -15,7 +15,7 @@ impl Lowering<'_> {
         for (index, stage) in self.stages.all.iter().enumerate() {
             let is_known = stage.base == "scratch"
                 || self.stages.find_base(&stage.base, index).is_some()
-                || self.options.named_contexts.contains_key(&stage.base.to_lowercase());
+                || self.context_of_stage(index).is_some();
             if !is_known {
                 parse_base(&stage.base, stage.from.image.span)?;
             }
@@ -29,13 +29,13 @@ impl Lowering<'_> {
         let base = stage.base.clone();
         let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());
         let span = stage.from.image.span;
-        let mut state = if self.options.named_contexts.contains_key(&base.to_lowercase()) {
-            self.state_of_context(&base, index, &platform)?
-        } else if let Some(other) = self.stages.find_base(&base, index) {
+        let mut state = if let Some(other) = self.stages.find_base(&base, index) {
             self.require(other)?;
             self.state_of_stage(other, span)?.inherit()
         } else if base == "scratch" {
             State::scratch(&platform)
+        } else if let Some(context) = self.options.named_contexts.get(&base) {
+            self.state_of_context(&base, context, index, span)?
         } else {
             let state = self.state_of_image(&base, index, &platform)?;
             if state.root.is_some() {
@@ -63,27 +63,7 @@ impl Lowering<'_> {
         Ok(state.clone())
     }
 
-    fn state_of_context(
-        &mut self,
-        name: &str,
-        stage: usize,
-        platform: &Platform,
-    ) -> Result<State, BuildError> {
-        let span = self.stages.all[stage].from.image.span;
-        match self.options.named_contexts.get(&name.to_lowercase()) {
-            Some(NamedContext::Image(reference)) => {
-                self.state_of_image(&reference.to_string(), stage, platform)
-            }
-            _ => {
-                let message = format!("the build context `{name}` is a folder, not an image");
-                Err(Diagnostic::error("base", span, message)
-                    .with_hint("FROM needs `docker-image://…`; COPY --from takes folders")
-                    .into())
-            }
-        }
-    }
-
-    fn state_of_image(
+    pub(super) fn state_of_image(
         &mut self,
         name: &str,
         stage: usize,
@@ -135,7 +115,12 @@ impl Lowering<'_> {
     }
 
     /// The vertex with an image's files; `None` for an image without layers.
-    fn image_vertex(&mut self, image: &Image, name: &str, span: Span) -> Option<VertexId> {
+    pub(super) fn image_vertex(
+        &mut self,
+        image: &Image,
+        name: &str,
+        span: Span,
+    ) -> Option<VertexId> {
         if image.config.rootfs.diff_ids.is_empty() {
             return None;
         }
@@ -160,14 +145,6 @@ impl Lowering<'_> {
         place: Place,
         span: Span,
     ) -> Result<Tree, BuildError> {
-        if let Some(context) = self.options.named_contexts.get(&name.to_lowercase()) {
-            return match context.clone() {
-                NamedContext::Folder(number) => Ok(Tree::Context(number)),
-                NamedContext::Image(reference) => {
-                    self.image_tree(&reference.to_string(), place.stage, span)
-                }
-            };
-        }
         let current = place.stage;
         let stage = match name.parse::<usize>() {
             Ok(number) if number < current => Some(number),
@@ -180,9 +157,15 @@ impl Lowering<'_> {
             Err(_) => self.stages.find(name, current),
         };
         if let Some(stage) = stage {
+            if let Some(context) = self.context_of_stage(stage) {
+                return self.tree_of_context(name, &context, current, span);
+            }
             self.require(stage)?;
             let root = self.done[stage].as_ref().and_then(|done| done.root);
             return Ok(root.map_or(Tree::Scratch, Tree::Vertex));
+        }
+        if let Some(context) = self.options.named_contexts.get(name) {
+            return self.tree_of_context(name, context, current, span);
         }
         match self.stages.find(name, usize::MAX) {
             Some(own) if own == current => {
@@ -200,7 +183,12 @@ impl Lowering<'_> {
         }
     }
 
-    fn image_tree(&mut self, name: &str, stage: usize, span: Span) -> Result<Tree, BuildError> {
+    pub(super) fn image_tree(
+        &mut self,
+        name: &str,
+        stage: usize,
+        span: Span,
+    ) -> Result<Tree, BuildError> {
         let image = self.find_image(name, stage, &self.options.platform, span)?;
         let vertex = image.and_then(|image| self.image_vertex(&image, name, span));
         Ok(vertex.map_or(Tree::Scratch, Tree::Vertex))

@@ -5,6 +5,7 @@ mod accidents;
 mod bases;
 mod checks;
 mod config;
+mod contexts;
 mod files;
 mod mounts;
 mod outline;
@@ -21,6 +22,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use bases::{in_trigger, parse_triggers};
+pub use contexts::{NamedContext, NamedContexts};
 use outline::StageOutline;
 pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use scope::BuildArgs;
@@ -52,15 +54,6 @@ impl Images for Store {
     }
 }
 
-/// What a name of `--build-context` stands for.
-#[derive(Debug, Clone)]
-pub enum NamedContext {
-    /// A folder: its number among the request's contexts.
-    Folder(usize),
-    /// An image.
-    Image(Reference),
-}
-
 /// What the caller decides about a build.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -71,7 +64,7 @@ pub struct Options {
     /// The values of `--label`.
     pub labels: Vec<(String, String)>,
     /// The values of `--build-context`, by name.
-    pub named_contexts: HashMap<String, NamedContext>,
+    pub named_contexts: NamedContexts,
     /// The platform of the image.
     pub platform: Platform,
     /// Whether every step is to be done anew.
@@ -98,7 +91,7 @@ impl Default for Options {
             target: None,
             build_args: BuildArgs::new(),
             labels: Vec::new(),
-            named_contexts: HashMap::new(),
+            named_contexts: NamedContexts::default(),
             platform: Platform::host(),
             no_cache: false,
             no_cache_filter: Vec::new(),
@@ -286,7 +279,7 @@ impl Lowering<'_> {
     /// nobody needs them.
     fn check_froms(&self) -> Result<(), Diagnostic> {
         let named_contexts = &self.options.named_contexts;
-        self.stages.check_order(|name| named_contexts.contains_key(&name.to_lowercase()))
+        self.stages.check_order(|name| named_contexts.get(name).is_some())
     }
 
     /// Does a stage and all stages that it needs. Those that can be seen in the Dockerfile come
@@ -314,6 +307,9 @@ impl Lowering<'_> {
 
     /// The earlier stages that a stage's own text names.
     fn visible_needs(&self, index: usize) -> Vec<usize> {
+        if self.context_of_stage(index).is_some() {
+            return Vec::new();
+        }
         let stage = &self.stages.all[index];
         let mut needs: Vec<usize> = self.stages.find_base(&stage.base, index).into_iter().collect();
         for from in stage.froms() {
@@ -324,6 +320,11 @@ impl Lowering<'_> {
     }
 
     fn lower_stage(&mut self, index: usize) -> Result<State, BuildError> {
+        if let Some(context) = self.context_of_stage(index) {
+            let stage = &self.stages.all[index];
+            let (name, span) = (stage.name.clone().unwrap_or_default(), stage.from.image.span);
+            return self.state_of_context(&name, &context, index, span);
+        }
         let (mut state, triggers) = self.begin_stage(index)?;
         let stage = &self.stages.all[index];
         let (from_span, own) = (stage.span, stage.statements);

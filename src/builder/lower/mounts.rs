@@ -113,7 +113,10 @@ impl Lowering<'_> {
     ) -> Result<Tree, BuildError> {
         let Some(from) = given(spec.from.as_ref()) else { return Ok(default) };
         // As BuildKit: unlike COPY's, it is no number.
-        if from.parse::<usize>().is_ok() && !self.options.named_contexts.contains_key(&from) {
+        if from.parse::<usize>().is_ok() {
+            if let Some(context) = self.options.named_contexts.get(&from) {
+                return self.tree_of_context(&from, context, place.stage, span);
+            }
             let message = format!("`from={from}`: a mount names a stage, not its number");
             return Err(Diagnostic::error("from", span, message)
                 .with_hint("give the stage a name: `FROM … AS name`")

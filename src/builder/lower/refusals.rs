@@ -17,8 +17,9 @@ fn codes(case: &Path) -> Vec<&'static str> {
             match pair[0] {
                 "--target" => options.target = Some(pair[1].to_owned()),
                 "--build-context" => {
-                    let name = pair[1].split('=').next().expect("a name").to_owned();
-                    options.named_contexts.insert(name, NamedContext::Folder(1));
+                    let name = pair[1].split('=').next().expect("a name");
+                    let name = name.parse().expect("an image's name");
+                    options.named_contexts.insert(&name, NamedContext::Folder(1));
                 }
                 other => panic!("{other} is not known here"),
             }

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{flags, input, options};
+use super::{contexts, flags, input, options};
 use crate::builder::{self, BuildContext, CheckRequest, Options, Outline, OutlineMount};
 use crate::cli::args::BuildArgs;
 use crate::cli::check::{self, LazyStore};
 use crate::cli::progress::base64;
+use crate::cli::pull;
 use crate::cli::{CliError, ui};
 use crate::lint::{self, Checks};
 use crate::parser::{self, Instruction, Severity, Statement};
@@ -84,7 +85,8 @@ pub(in crate::cli) fn call(
         describe(call.json)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let named = flags::named_contexts(&args.build_context)?;
+    let platform = pull::platform(args.platform.as_deref())?;
+    let named = contexts::named(&args.build_context, None, &platform)?;
     let cancel =
         CancelToken::new().map_err(|source| CliError::Read { path: "eventfd".into(), source })?;
     let input::Input { contexts, file, text, .. } = input::open_to_check(args, &cancel)?;

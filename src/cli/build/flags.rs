@@ -1,10 +1,9 @@
 //! The values of `mica build`'s flags.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use crate::builder::{self, NamedContext};
+use crate::builder;
 use crate::cli::CliError;
 use crate::runtime::Resource;
 
@@ -70,34 +69,6 @@ pub(super) fn epoch(
 pub(super) fn keeps_git_dir(args: &builder::BuildArgs) -> bool {
     let value = args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").map(String::as_str);
     matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
-}
-
-/// What the names of `--build-context` stand for.
-pub(super) struct Contexts {
-    pub(super) names: HashMap<String, NamedContext>,
-    /// What is no image: folders, or what else the main context, which is number 0, can be.
-    pub(super) others: Vec<PathBuf>,
-}
-
-pub(super) fn named_contexts(given: &[String]) -> Result<Contexts, CliError> {
-    let mut contexts = Contexts { names: HashMap::new(), others: Vec::new() };
-    for text in given {
-        let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-            return Err(CliError::Usage(format!(
-                "`--build-context {}`: write it as NAME=VALUE",
-                text.escape_debug()
-            )));
-        };
-        let context = match value.split_once("://") {
-            Some(("docker-image", image)) => NamedContext::Image(image.parse()?),
-            _ => {
-                contexts.others.push(PathBuf::from(value));
-                NamedContext::Folder(contexts.others.len())
-            }
-        };
-        contexts.names.insert(name.to_lowercase(), context);
-    }
-    Ok(contexts)
 }
 
 /// `HOST:IP` or `HOST=IP`, several of them with commas between them.
