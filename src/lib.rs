@@ -11,14 +11,17 @@
 //! | module | what it holds | may use |
 //! |---|---|---|
 //! | [`oci`] | digests, names, manifests, configs; no I/O | |
+//! | [`http`] | requests, and responses whose bodies are read as they come | |
 //! | [`mount`] | mounts as plain data | |
 //! | [`ssh`] | agents, and the door through which a step reaches one | |
 //! | [`parser`] | the language: any bytes give a tree and diagnostics | |
+//! | [`lint`] | what is odd about a Dockerfile that can be built | `parser` |
 //! | [`snapshot`] | layer directories read as one root, and the topmost written | `oci` |
 //! | [`layer`] | layer directories ↔ tars, compression | `oci`, `snapshot` |
 //! | [`runtime`] | one process in a sandbox, to its end | `mount` |
 //! | [`store`] | images, layers and blobs on disk, shared by processes | `oci`, `snapshot`, `layer` |
 //! | [`cache`] | what a step would make, found by what it is made from | `oci`, `snapshot` |
+//! | [`fetch`] | files of URLs and of git repositories | `oci`, `http`, `snapshot` |
 //! | [`export`], [`import`] | images out to archives and in | `oci`, `snapshot`, `layer`, `store` |
 //! | [`registry`] | registries: where they are, images out of them and into them | `oci`, [`http`], `layer`, `store`, `export` |
 //! | [`builder`] | graph, solver, operations: from a Dockerfile to an image | all above but the last three |
@@ -33,6 +36,7 @@
 //! ```no_run
 //! use mica::builder::{self, BuildContext, BuildRequest, Options, Secrets, Services, progress};
 //! use mica::cache::{StepCache, content::FileCache};
+//! use mica::lint::Checks;
 //! use mica::runtime::{self, CancelToken, NamespaceSandbox, isolation};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,6 +56,7 @@
 //!         contexts: vec![context],
 //!         options: Options::default(),
 //!         epoch: None,
+//!         checks: Checks::default(),
 //!     };
 //!     let services = Services {
 //!         store: &store,

@@ -72,12 +72,17 @@ impl Agent {
         let mut agent = Command::new("ssh-agent");
         agent.args(["-D", "-a"]).arg(socket).stdout(Stdio::null()).stderr(Stdio::null());
         let agent = Self(agent.spawn().expect("to start ssh-agent"));
-        while !socket.exists() {
-            std::thread::yield_now();
-        }
-        let added =
-            Command::new("ssh-add").arg("-q").arg(key).env("SSH_AUTH_SOCK", socket).output();
-        assert!(added.expect("to run ssh-add").status.success());
+        let add = || {
+            let add =
+                Command::new("ssh-add").arg("-q").arg(key).env("SSH_AUTH_SOCK", socket).output();
+            add.expect("to run ssh-add").status.success()
+        };
+        // The socket is there before somebody answers at it.
+        let answered = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            add()
+        });
+        assert!(answered, "the agent does not answer");
         agent
     }
 }
