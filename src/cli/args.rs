@@ -111,8 +111,8 @@ pub(super) struct BuildArgs {
     /// Set an ARG; without a value it is taken from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// Another folder or an image (`docker-image://NAME`, `oci-layout://PATH[:TAG]`) that stands for
-    /// a stage or an image in the Dockerfile
+    /// Another folder, git repository, URL or image (`docker-image://NAME`, `oci-layout://PATH[:TAG]`)
+    /// that stands for a stage or an image in the Dockerfile
     #[arg(long, value_name = "NAME=VALUE")]
     pub build_context: Vec<String>,
     /// Stage to build [default: the last]
@@ -160,7 +160,7 @@ pub(super) struct BuildArgs {
     /// Limit of RUN steps
     #[arg(long, value_name = "TYPE=SOFT[:HARD]")]
     pub ulimit: Vec<String>,
-    /// No time in the image is later than this, in seconds since 1970
+    /// No time in the image is later than this, in seconds since 1970, or than that of the `context`
     #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", hide_env_values = true)]
     pub source_date_epoch: Option<String>,
     /// How progress is shown

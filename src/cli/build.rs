@@ -25,8 +25,8 @@ use super::{CliError, Context, report, ui};
 use crate::builder::{self, Access, BuildRequest, NamedContexts, Options, Services};
 use crate::cache::StepCache;
 use crate::lint::{self, Checks};
-use crate::oci::Reference;
-use crate::parser::{self, Parsed, Severity};
+use crate::oci::{Platform, Reference};
+use crate::parser::{self, Parsed};
 use crate::runtime::NamespaceSandbox;
 
 /// Steps wait for disks and networks too: even one core runs this many at once.
@@ -54,7 +54,7 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
         dockerfile: parsed.dockerfile,
         contexts,
         epoch: flags::epoch(&mut build_args, time)?,
-        options: options(args, build_args, named.names)?,
+        options: options(args, build_args, named.names, platform)?,
         checks,
     };
     let (result, findings) = {
@@ -97,14 +97,10 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
 fn parse(file: &str, text: &[u8]) -> Result<(Parsed, String), CliError> {
     let parsed = parser::parse(text);
     let text = String::from_utf8_lossy(text).into_owned();
-    if parsed.diagnostics.iter().any(|found| found.severity == Severity::Error) {
-        return Err(CliError::Dockerfile {
-            file: file.to_owned(),
-            text,
-            found: parsed.diagnostics,
-        });
+    if parsed.is_ok() {
+        return Ok((parsed, text));
     }
-    Ok((parsed, text))
+    Err(CliError::Dockerfile { file: file.to_owned(), text, found: parsed.diagnostics })
 }
 
 fn checks(
@@ -158,6 +154,7 @@ fn options(
     args: &BuildArgs,
     build_args: builder::BuildArgs,
     named_contexts: NamedContexts,
+    platform: Platform,
 ) -> Result<Options, CliError> {
     args.docker.check()?;
     Ok(Options {
@@ -165,7 +162,7 @@ fn options(
         build_args,
         labels: args.label.iter().map(|label| flags::pair(label)).collect(),
         named_contexts,
-        platform: pull::platform(args.platform.as_deref())?,
+        platform,
         no_cache: args.no_cache,
         no_cache_filter: flags::stages(&args.no_cache_filter),
         network: args.network != NetworkArg::None,

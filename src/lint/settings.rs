@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Rule;
+use crate::parser::boolean;
 
 /// Rules that a setting names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,15 +91,6 @@ impl Settings {
     pub(super) fn unknown(&self) -> impl Iterator<Item = &str> {
         let names = self.skip.names().chain(self.experimental.names());
         names.filter(|name| !name.is_empty() && Rule::named(name).is_none())
-    }
-}
-
-/// What Go's `strconv.ParseBool` takes.
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
     }
 }
 

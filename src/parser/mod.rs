@@ -50,7 +50,7 @@ pub use directive::Directive;
 pub use heredoc::Heredoc;
 pub use keyword::Keyword;
 pub use lines::Comment;
-pub use mount::{Mount, MountKey, MountOption, MountSpec, MountType, Sharing, size};
+pub use mount::{Mount, MountKey, MountOption, MountSpec, MountType, Sharing, boolean, size};
 pub use span::Span;
 
 pub(crate) use suggest::nearest;

@@ -401,8 +401,8 @@ fn choice<T: Copy>(
     })
 }
 
-/// A boolean as Go writes them.
-fn boolean(text: &str) -> Option<bool> {
+/// A boolean in the words that Go's `strconv.ParseBool` takes for one.
+pub fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

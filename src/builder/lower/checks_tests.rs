@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::super::scope::BuildArgs;
-use super::super::{Inputs, NoImages, Options, Purpose, lower};
+use super::super::{Inputs, Lowered, NoImages, Options, Purpose, lower};
+use crate::builder::BuildError;
 use crate::builder::ignore::Ignore;
 use crate::lint::{self, Checks, Finding};
 use crate::parser;
@@ -104,10 +105,8 @@ fn as_docker_says() {
     assert!(all.len() > 100, "{}", all.len());
 }
 
-/// What a Dockerfile comes down to: the config, and the steps without their names and places.
-fn lowered(text: &str) -> String {
-    let parsed = parser::parse(text.as_bytes());
-    assert!(parsed.is_ok(), "{text}\n{:?}", parsed.diagnostics);
+/// Checks all stages of a Dockerfile that needs no image.
+fn lower_all(parsed: &parser::Parsed, checks: &mut Checks) -> Result<Lowered, BuildError> {
     let inputs = Inputs {
         dockerfile: &parsed.dockerfile,
         options: &Options::default(),
@@ -115,7 +114,14 @@ fn lowered(text: &str) -> String {
         ignore: None,
         purpose: Purpose::Check { all_stages: true },
     };
-    let lowered = lower(&inputs, &mut Checks::default()).expect(text);
+    lower(&inputs, checks)
+}
+
+/// What a Dockerfile comes down to: the config, and the steps without their names and places.
+fn lowered(text: &str) -> String {
+    let parsed = parser::parse(text.as_bytes());
+    assert!(parsed.is_ok(), "{text}\n{:?}", parsed.diagnostics);
+    let lowered = lower_all(&parsed, &mut Checks::default()).expect(text);
     let steps = lowered.target.map(|target| lowered.graph.reachable(target)).unwrap_or_default();
     let steps: Vec<String> = steps
         .into_iter()
@@ -128,14 +134,7 @@ fn lowered(text: &str) -> String {
 fn fixed(text: &str) -> String {
     let parsed = parser::parse(text.as_bytes());
     let mut checks = Checks::new(&parsed, None).unwrap();
-    let inputs = Inputs {
-        dockerfile: &parsed.dockerfile,
-        options: &Options::default(),
-        images: &NoImages,
-        ignore: None,
-        purpose: Purpose::Check { all_stages: true },
-    };
-    lower(&inputs, &mut checks).expect(text);
+    lower_all(&parsed, &mut checks).expect(text);
     lint::fix(&parsed.dockerfile, text, checks.found()).unwrap_or_else(|| text.to_owned())
 }
 

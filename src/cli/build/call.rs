@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{contexts, flags, input, options};
+use super::{contexts, flags, input, options, parse};
 use crate::builder::{self, BuildContext, CheckRequest, Options, Outline, OutlineMount};
 use crate::cli::args::BuildArgs;
 use crate::cli::check::{self, LazyStore};
@@ -13,7 +13,7 @@ use crate::cli::progress::base64;
 use crate::cli::pull;
 use crate::cli::{CliError, ui};
 use crate::lint::{self, Checks};
-use crate::parser::{self, Instruction, Severity, Statement};
+use crate::parser::{Instruction, Statement};
 use crate::runtime::CancelToken;
 
 /// What is asked for.
@@ -91,7 +91,7 @@ pub(in crate::cli) fn call(
         CancelToken::new().map_err(|source| CliError::Read { path: "eventfd".into(), source })?;
     let input::Input { contexts, file, text, .. } = input::open_to_check(args, &cancel)?;
     let build_args = flags::build_args(&args.build_arg, args.source_date_epoch.as_deref())?;
-    let options = options(args, build_args, named.names)?;
+    let options = options(args, build_args, named.names, platform)?;
     let images = LazyStore::new(root);
     let context = contexts.first();
     match call.method {
@@ -110,8 +110,7 @@ pub(in crate::cli) fn call(
             say(&if call.json { outline_json(&outline, &text) } else { outline_text(&outline) })?;
         }
         Method::Targets | Method::Describe => {
-            let parsed = parsed(&file, &text)?;
-            let text = String::from_utf8_lossy(&text);
+            let (parsed, text) = parse(&file, &text)?;
             let targets = targets(&parsed.dockerfile.statements);
             say(&if call.json { targets_json(&targets, &text) } else { targets_text(&targets) })?;
         }
@@ -123,16 +122,6 @@ fn say(text: &str) -> Result<(), CliError> {
     ui::line(text.trim_end_matches('\n'))
 }
 
-fn parsed(file: &str, bytes: &[u8]) -> Result<parser::Parsed, CliError> {
-    let parsed = parser::parse(bytes);
-    if parsed.diagnostics.iter().any(|found| found.severity == Severity::Error) {
-        let text = String::from_utf8_lossy(bytes).into_owned();
-        let (file, found) = (file.to_owned(), parsed.diagnostics);
-        return Err(CliError::Dockerfile { file, text, found });
-    }
-    Ok(parsed)
-}
-
 fn outline(
     file: String,
     bytes: &[u8],
@@ -140,12 +129,12 @@ fn outline(
     options: &Options,
     images: &LazyStore,
 ) -> Result<Outline, CliError> {
-    let parsed = parsed(&file, bytes)?;
+    let (parsed, text) = parse(&file, bytes)?;
     let dockerfile = &parsed.dockerfile;
     let request = CheckRequest { dockerfile, options, context, all_stages: false };
     builder::check(&request, images, &mut Checks::default()).map_err(|source| CliError::Build {
         file,
-        text: String::from_utf8_lossy(bytes).into_owned(),
+        text,
         source: Box::new(source),
     })
 }

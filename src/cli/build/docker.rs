@@ -17,7 +17,7 @@ pub(in crate::cli) struct DockerFlags {
     /// The context goes nowhere.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     compress: Option<String>,
-    /// No image is fetched.
+    /// What is fetched is held against digests, not against signatures.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     disable_content_trust: Option<String>,
     /// There is one builder.

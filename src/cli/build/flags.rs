@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::builder;
 use crate::cli::CliError;
+use crate::parser;
 use crate::runtime::Resource;
 
 /// The build argument with the time that no other is later than.
@@ -67,8 +68,8 @@ pub(super) fn epoch(
 
 /// Whether the `.git` of a context from a repository stays.
 pub(super) fn keeps_git_dir(args: &builder::BuildArgs) -> bool {
-    let value = args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").map(String::as_str);
-    matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+    let value = args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    value.is_some_and(|value| parser::boolean(value) == Some(true))
 }
 
 /// `HOST:IP` or `HOST=IP`, several of them with commas between them.
@@ -120,7 +121,7 @@ pub(super) fn stages(given: &[String]) -> Vec<String> {
 
 /// A number of bytes, with a unit behind it for powers of 1024; nothing for 0.
 pub(super) fn bytes(text: &str) -> Result<Option<u64>, CliError> {
-    let parsed = crate::parser::size(text).ok_or_else(|| {
+    let parsed = parser::size(text).ok_or_else(|| {
         CliError::Usage(format!("`{}` is no size: write it like 64m", text.escape_debug()))
     })?;
     Ok(Some(parsed).filter(|bytes| *bytes > 0))

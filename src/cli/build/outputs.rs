@@ -9,6 +9,7 @@ use crate::cli::CliError;
 use crate::cli::args::BuildArgs;
 use crate::layer::Compression;
 use crate::oci::{MediaTypes, Platform, Reference};
+use crate::parser;
 
 /// One thing that is to be made of a build.
 #[derive(Debug)]
@@ -383,11 +384,9 @@ impl<'a> Fields<'a> {
     /// One that is true or false, in the words that Go takes for it.
     fn take_bool(&mut self, key: &str) -> Result<Option<bool>, CliError> {
         let Some(value) = self.take(key) else { return Ok(None) };
-        match value.as_str() {
-            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(Some(true)),
-            "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(Some(false)),
-            _ => Err(wrong(self.text, &format!("`{key}` is neither true nor false"))),
-        }
+        let is_set = parser::boolean(&value)
+            .ok_or_else(|| wrong(self.text, &format!("`{key}` is neither true nor false")))?;
+        Ok(Some(is_set))
     }
 
     /// The file that `dest` names.

@@ -4,6 +4,7 @@ mod images;
 mod render;
 mod sarif;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -134,18 +135,16 @@ fn write(path: &Path, text: &str) -> Result<(), CliError> {
     let failed = |source| CliError::Write { path: path.to_owned(), source };
     // What a link leads to is to be written, not the link.
     let path = std::fs::canonicalize(path).map_err(failed)?;
-    let mut new = path.clone().into_os_string();
-    new.push(format!(".mica-{}", std::process::id()));
-    let written = std::fs::metadata(&path).and_then(|metadata| {
-        std::fs::write(&new, text)?;
-        std::fs::set_permissions(&new, metadata.permissions())?;
-        std::fs::rename(&new, &path)
-    });
-    written.map_err(|source| {
-        // Nothing half written stays.
-        drop(std::fs::remove_file(&new));
-        failed(source)
-    })
+    let permissions = std::fs::metadata(&path).map_err(failed)?.permissions();
+    let mut new = tempfile::Builder::new()
+        .prefix(".mica-")
+        .tempfile_in(path.parent().unwrap_or(Path::new("/")))
+        // The temporary file's own name helps nobody.
+        .map_err(|err| failed(err.kind().into()))?;
+    new.write_all(text.as_bytes()).map_err(failed)?;
+    new.as_file().set_permissions(permissions).map_err(failed)?;
+    new.as_file().sync_data().map_err(failed)?;
+    new.persist(&path).map(drop).map_err(|err| failed(err.error))
 }
 
 /// The Dockerfiles to check: their names, paths (but for standard input), and the folders of their

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::io::Write;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::super::report;
@@ -88,18 +90,7 @@ fn digest(vertex: VertexId) -> String {
 }
 
 pub(in crate::cli) fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0_u32, |group, byte| group << 8 | u32::from(*byte));
-        let group = group << (8 * (3 - chunk.len()));
-        for position in 0..4 {
-            let index = group >> (18 - 6 * position) & 63;
-            let padded = position > chunk.len();
-            out.push(if padded { '=' } else { char::from(ALPHABET[index as usize]) });
-        }
-    }
-    out
+    BASE64.encode(bytes)
 }
 
 #[cfg(test)]
