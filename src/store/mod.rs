@@ -74,14 +74,15 @@ const FORMAT: &str = "v1";
 pub struct Store {
     /// `ROOT/v1`.
     base: PathBuf,
-    /// Locked shared until the store is dropped.
-    gc_lock: File,
     /// Layers that others have published first: steps may still run on them.
     unused: Mutex<Vec<StagedLayer>>,
     /// Where blobs come from that are not here.
     source: Option<Arc<dyn BlobSource>>,
-    /// Dropped last: while it is held, nobody touches what this process makes.
+    /// While it is held, nobody takes what this process makes for a dead one's.
     lease: Lease,
+    /// Locked shared until the store is dropped. Dropped last: who collects garbage removes whatever
+    /// no record names, and must not meet us removing the same.
+    gc_lock: File,
 }
 
 impl Store {
@@ -108,7 +109,7 @@ impl Store {
         }
         gc_lock.lock_shared().map_err(StoreError::io("lock", &lock_path))?;
         let lease = Lease::take(&base)?;
-        Ok(Self { base, gc_lock, unused: Mutex::default(), source: None, lease })
+        Ok(Self { base, unused: Mutex::default(), source: None, lease, gc_lock })
     }
 
     /// Lets blobs that are missing come from elsewhere.
