@@ -1,5 +1,10 @@
 //! [`HttpError`]: why there is no response.
 
+/// Why a server gives no answer that has no TLS.
+pub(super) const NO_TLS: &str = "it does not talk TLS";
+/// What stands before why a server ends a connection that it has begun.
+pub(super) const TURNED_AWAY: &str = "it ends the TLS connection: ";
+
 /// Why there is no response. A status like 404 is none: it is a response.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
@@ -62,10 +67,25 @@ impl HttpError {
                 Some("install `ca-certificates`, or name a file of them in SSL_CERT_FILE")
             }
             Self::Proxy => Some("see HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"),
-            Self::Transport { reason, .. } if reason.contains("certificate") => {
+            Self::Transport { .. } if self.is_untrusted() => {
                 Some("name a file with the certificate of who signed it in SSL_CERT_FILE")
             }
             _ => None,
         }
+    }
+
+    /// Whether the server's certificate is not believed.
+    pub fn is_untrusted(&self) -> bool {
+        matches!(self, Self::Transport { reason, .. } if reason.contains("certificate"))
+    }
+
+    /// Whether the server talks TLS, and not with us.
+    pub fn is_turned_away(&self) -> bool {
+        matches!(self, Self::Transport { reason, .. } if reason.starts_with(TURNED_AWAY))
+    }
+
+    /// Whether the server talks plain HTTP where TLS was expected.
+    pub fn is_without_tls(&self) -> bool {
+        matches!(self, Self::Transport { reason, .. } if reason == NO_TLS)
     }
 }

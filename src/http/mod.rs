@@ -25,7 +25,7 @@ pub use tls::{ClientCertificate, TlsOptions};
 use ureq::http;
 use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::DefaultConnector;
-use ureq::{Agent, SendBody};
+use ureq::{Agent, SendBody, Timeout};
 pub use url::Url;
 pub(crate) use url::decode as percent_decode;
 
@@ -258,7 +258,7 @@ impl Client {
             status: parts.status.as_u16(),
             url: step.url.clone(),
             headers: parts.headers,
-            body: Box::new(body.into_reader()),
+            body: Box::new(Legible(body.into_reader())),
         })
     }
 
@@ -363,7 +363,8 @@ impl<'a> Step<'a> {
             },
             // A name that is not known, or a certificate that is not trusted, stays so.
             Err(HttpError::Transport { reason, .. }) => {
-                let stays = ["host not found", "not known", "certificate", "invalid"];
+                let stays =
+                    ["host not found", "not known", "certificate", "invalid", error::NO_TLS];
                 let passes = !stays.iter().any(|word| reason.contains(word));
                 (harmless && passes).then_some(pause)
             }
@@ -397,9 +398,45 @@ pub fn parse_date(text: &str) -> Option<i64> {
 
 fn reason(err: &ureq::Error) -> String {
     match err {
-        ureq::Error::Io(err) => err.to_string(),
+        ureq::Error::Io(err) => {
+            let tls = err.get_ref().and_then(|inner| inner.downcast_ref());
+            match (tls, err.kind()) {
+                (Some(tls), _) => tls_reason(tls),
+                (None, io::ErrorKind::UnexpectedEof) => "the connection broke off".to_owned(),
+                _ => err.to_string(),
+            }
+        }
+        ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => "it fell silent".to_owned(),
         ureq::Error::Timeout(phase) => format!("it takes too long ({phase})"),
-        ureq::Error::Rustls(err) => err.to_string(),
+        ureq::Error::Rustls(err) => tls_reason(err),
+        err => err.to_string(),
+    }
+}
+
+/// A body whose errors are said in our words.
+struct Legible(ureq::BodyReader<'static>);
+
+impl Read for Legible {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|err| {
+            let kind = err.kind();
+            io::Error::new(kind, reason(&ureq::Error::from(err)))
+        })
+    }
+}
+
+fn tls_reason(err: &rustls::Error) -> String {
+    use rustls::{CertificateError, InvalidMessage};
+    match err {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "its certificate is not signed by anybody who is trusted here".to_owned()
+        }
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            error::NO_TLS.to_owned()
+        }
+        rustls::Error::AlertReceived(alert) => {
+            format!("{}{alert:?}", error::TURNED_AWAY)
+        }
         err => err.to_string(),
     }
 }

@@ -247,10 +247,14 @@ impl Repository<'_> {
         while let Some(endpoint) = endpoints.next() {
             let is_last = endpoints.peek().is_none();
             let result = self.ask_one(endpoint, call, is_last);
-            let unreachable = matches!(
-                &result,
-                Err(RegistryError::Http(HttpError::Transport { .. } | HttpError::Certificates(_)))
-            );
+            // Who talks TLS and does not believe us is there, and says more that way than in the open.
+            let unreachable = match &result {
+                Err(RegistryError::Http(HttpError::Certificates(_))) => true,
+                Err(RegistryError::Http(err @ HttpError::Transport { .. })) => {
+                    endpoint.is_mirror || !(err.is_untrusted() || err.is_turned_away())
+                }
+                _ => false,
+            };
             self.registries.note(&endpoint.base, !unreachable);
             match result.and_then(&take) {
                 Err(RegistryError::Http(HttpError::Cancelled)) => break,

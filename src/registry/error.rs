@@ -140,9 +140,23 @@ impl RegistryError {
     /// What can be done about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Http(err @ HttpError::Transport { .. }) => {
-                let without = "where there is no way to it, images come in with `mica load`";
-                Some(err.hint().unwrap_or(without).to_owned())
+            Self::Http(err) if err.is_untrusted() => Some(
+                "name who signed it as `ca` in mica's config.toml, or do without by \
+                 `--tls-verify=false`"
+                    .to_owned(),
+            ),
+            Self::Http(err) if err.is_turned_away() => Some(
+                "if it wants a certificate of yours, name that as `cert` and `key` in mica's \
+                 config.toml"
+                    .to_owned(),
+            ),
+            Self::Http(err) if err.is_without_tls() => Some(
+                "plain HTTP has to be asked for: `http = true` in mica's config.toml, or \
+                 `--tls-verify=false`"
+                    .to_owned(),
+            ),
+            Self::Http(HttpError::Transport { .. }) => {
+                Some("where there is no way to it, images come in with `mica load`".to_owned())
             }
             Self::Http(err) => err.hint().map(str::to_owned),
             Self::NotFound { .. } => Some("is the name spelled right?".to_owned()),

@@ -50,11 +50,11 @@ pub enum StoreError {
     #[error("the store lacks the blob {0}")]
     NoBlob(Digest),
     /// A blob that is not here could not be had from where it is.
-    #[error("cannot fetch the blob {digest}")]
+    #[error("{source}")]
     Fetch {
         /// Which blob.
         digest: Digest,
-        /// What its source said.
+        /// What its source said, blob and all.
         source: io::Error,
     },
     /// A layer that should be there is not.

@@ -68,8 +68,7 @@ impl Store {
     /// Gets all of these blobs that are missing.
     ///
     /// # Errors
-    /// [`StoreError::NoBlob`] where nobody has one, [`StoreError::Fetch`],
-    /// [`StoreError::DigestMismatch`], [`StoreError::SizeMismatch`], [`StoreError::Io`].
+    /// [`StoreError::NoBlob`] where nobody has one, [`StoreError::Fetch`], [`StoreError::Io`].
     pub fn fetch(&self, wanted: &[Descriptor], watch: Watch<'_>) -> Result<(), StoreError> {
         let arrivals = self.arrivals(wanted);
         self.receive(&arrivals, watch, |arrivals| {
@@ -175,25 +174,16 @@ fn receive_once(
         arriving.grow(read as u64);
     }
     let (_, found, size) = writer.finish();
-    let what = || format!("the blob {}", blob.digest);
-    if size != blob.size {
-        let expected = blob.size;
-        return Err(StoreError::SizeMismatch { what: what(), expected, found: size });
-    }
-    if found != blob.digest {
-        let expected = blob.digest;
-        return Err(StoreError::DigestMismatch { what: what(), expected, found });
+    if (found, size) != (blob.digest, blob.size) {
+        let what = format!("the blob {} comes with other bytes, those of {found}", blob.digest);
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, what)));
     }
     Ok(StagedBlob::new(arriving.path.clone(), found, size))
 }
 
 /// Whether what came was something else: from a mirror, or after a break, and not so next time.
 fn is_wrong(err: &StoreError) -> bool {
-    match err {
-        StoreError::DigestMismatch { .. } | StoreError::SizeMismatch { .. } => true,
-        StoreError::Fetch { source, .. } => source.kind() == io::ErrorKind::InvalidData,
-        _ => false,
-    }
+    matches!(err, StoreError::Fetch { source, .. } if source.kind() == io::ErrorKind::InvalidData)
 }
 
 impl Arrivals {

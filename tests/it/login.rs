@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::env::{bare, write};
-use crate::uploads::{Auth, Registry};
+use crate::registry::{Auth, Registry};
 
 #[test]
 fn login_asks_the_registry_and_keeps_what_it_accepts() {
@@ -103,6 +103,80 @@ fn a_helper_keeps_what_it_is_told() {
     let calls = fs::read_to_string(env.path("home/calls")).expect("a file");
     assert_eq!(calls, "store\nget\nerase\n");
     assert!(!env.path("home/kept").exists());
+}
+
+/// An identity token stands in the file, or a helper gives it for the user `<token>`. It goes to the realm
+/// of the registry alone, and what it is changed for dies in the middle of a push.
+#[test]
+fn identity_tokens_are_used() {
+    let Some(env) = bare() else { return };
+    let helper = "#!/bin/sh\necho '{\"Username\": \"<token>\", \"Secret\": \"id/en+tity\"}'\n";
+    write(&env.path("home"), "bin/docker-credential-test", helper);
+    let path = env.path("home/bin/docker-credential-test");
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    let folders = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", env.path("home/bin").display());
+    for config in
+        [r#"{"auths": {"HOST": {"identitytoken": "id/en+tity"}}}"#, r#"{"credsStore": "test"}"#]
+    {
+        let registry = Registry::start();
+        registry.require(Auth::Identity("id/en+tity", 4));
+        let config = config.replace("HOST", &registry.host);
+        write(&env.path("home/.docker"), "config.json", &config);
+        env.give(&env.path("home"));
+        let name = registry.name("team/app:1");
+        let context = env.context(&[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "a")]);
+        let args = ["build", "--push", "-t", &name, context.to_str().expect("UTF-8")];
+        let ran = crate::env::Ran::of(env.command(args).env("PATH", &folders));
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("id/en"), "{}", ran.stderr);
+        let requests = registry.requests();
+        let (realm, rest): (Vec<_>, Vec<_>) =
+            requests.iter().partition(|asked| asked.path == "/token");
+        assert!(realm.len() >= 2 && realm.iter().all(|asked| asked.method == "POST"), "{realm:?}");
+        assert!(realm.iter().all(|asked| asked.query.is_empty()), "{realm:?}");
+        let shown = rest.iter().filter_map(|asked| asked.headers.get("authorization"));
+        assert!(
+            shown.clone().count() > 0
+                && shown.into_iter().all(|text| text.starts_with("Bearer token"))
+        );
+    }
+}
+
+/// A token is asked for what a request needs: here to write to one repository and to read of another.
+#[test]
+fn tokens_are_for_one_repository() {
+    let Some(env) = bare() else { return };
+    let registry = Registry::start();
+    registry.require(Auth::Bearer("me:hush", usize::MAX));
+    let host = registry.host.as_str();
+    env.mica_with_input(["login", "-u", "me", "--password-stdin", host], b"hush\n").success();
+    let context = env.context(&[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "a")]);
+    let (one, two) = (registry.name("one:1"), registry.name("deep/two:1"));
+    env.id_of(&context, &["-t", &one, "-t", &two]);
+    let scopes = || {
+        let requests = registry.requests();
+        let queries = requests.iter().filter(|asked| asked.path == "/token");
+        let mut scopes: Vec<String> = queries
+            .map(|asked| {
+                let pairs = asked.query.split('&').filter_map(|pair| pair.strip_prefix("scope="));
+                pairs.collect::<Vec<_>>().join(" ").replace("%2C", ",")
+            })
+            .collect();
+        scopes.sort();
+        scopes.dedup();
+        scopes
+    };
+    scopes();
+    env.mica(["push", &one]).success();
+    assert_eq!(scopes(), ["repository:one:pull,push"]);
+    env.mica(["push", &two]).success();
+    assert_eq!(
+        scopes(),
+        ["repository:deep/two:pull,push", "repository:deep/two:pull,push repository:one:pull"]
+    );
+    env.mica(["rmi", &one]).success();
+    env.mica(["pull", &one]).success();
+    assert_eq!(scopes(), ["repository:one:pull"]);
 }
 
 #[test]

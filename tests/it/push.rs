@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use crate::env::{Ran, TestEnv, bare};
 use crate::image::members;
-use crate::uploads::{Auth, Fault, Registry};
+use crate::registry::{Auth, Fault, Registry};
 
 /// An image of two layers, one of which is larger than what is sent at once. Another name makes
 /// other layers.
-fn app(env: &TestEnv, name: &str) {
+pub(crate) fn app(env: &TestEnv, name: &str) {
     let numbers = (0..300_000u32).map(|n| format!("{}\n", n.wrapping_mul(2_654_435_761)));
     let numbers: String = std::iter::once(name.to_owned()).chain(numbers).collect();
     let context = env.context(&[
@@ -29,19 +29,23 @@ fn count(asked: &[String], method: &str) -> usize {
     asked.iter().filter(|line| line.starts_with(method)).count()
 }
 
-/// A registry has an image whole, with the same bytes as an archive of it.
+/// A registry has an image whole, with the same bytes as an archive of it. Gives how many bytes its
+/// blobs have.
 #[track_caller]
-fn check(env: &TestEnv, registry: &Registry, repository: &str, tag: &str) {
+pub(crate) fn check(env: &TestEnv, registry: &Registry, repository: &str, tag: &str) -> usize {
     let manifest = registry.manifest(repository, tag).expect("the tag is there");
     let image = name(registry, &format!("{repository}:{tag}"));
     let saved = env.mica(["save", "--format", "oci-archive", &image]).bytes;
     let index: Value = serde_json::from_slice(&members(&saved)["index.json"]).expect("JSON");
     assert_eq!(index["manifests"][0]["digest"], Digest::of(&manifest).to_string());
     let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
-    for blob in manifest["layers"].as_array().expect("layers").iter().chain([&manifest["config"]]) {
+    let layers = manifest["layers"].as_array().expect("layers").iter();
+    let sizes = layers.chain([&manifest["config"]]).map(|blob| {
         let bytes = registry.blob(blob["digest"].as_str().expect("a digest")).expect("there");
         assert_eq!(bytes.len() as u64, blob["size"].as_u64().expect("a size"));
-    }
+        bytes.len()
+    });
+    sizes.sum()
 }
 
 fn push(env: &TestEnv, name: &str) -> Ran {
@@ -108,118 +112,6 @@ fn all_tags_and_quiet() {
     let ran = push(&env, &name(&registry, "nope"));
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("no image"), "{}", ran.stderr);
-}
-
-/// What goes wrong, as [`Registry::plan`] takes it.
-type Planned = (&'static str, usize, Fault);
-
-/// What goes wrong with a push, and what is left of it then.
-struct Case {
-    what: &'static str,
-    faults: &'static [Planned],
-    /// Whether bytes that had arrived were sent again.
-    resent: bool,
-    /// Uploads that nobody ended, as nobody knew of them.
-    left: usize,
-}
-
-impl Case {
-    const fn new(what: &'static str, faults: &'static [Planned]) -> Self {
-        Self { what, faults, resent: false, left: 0 }
-    }
-}
-
-/// What passes is waited for, and what has arrived is not sent again.
-#[test]
-fn faults_that_pass() {
-    const CUT: Fault = Fault::Cut(1000);
-    let Some(env) = bare() else { return };
-    let registry = Registry::start();
-    let cases = [
-        Case::new("an upload is cut off", &[("PATCH", 1, Fault::Cut(100_000))]),
-        Case::new(
-            "all are cut off",
-            &[("PATCH", 1, Fault::Cut(0)), ("PATCH", 2, CUT), ("PATCH", 3, CUT)],
-        ),
-        Case::new("again and again", &[("PATCH", 3, CUT), ("PATCH", 4, CUT), ("PATCH", 5, CUT)]),
-        Case { resent: true, ..Case::new("half arrives", &[("PATCH", 2, Fault::Half)]) },
-        Case::new("the answer to a PATCH gets lost", &[("PATCH", 1, Fault::Mute)]),
-        Case::new("the answer to a commit gets lost", &[("PUT /v2/app/blobs", 1, Fault::Mute)]),
-        Case {
-            left: 1,
-            ..Case::new("the answer to a POST gets lost", &[("POST", 1, Fault::Mute)])
-        },
-        Case { resent: true, ..Case::new("a byte changes", &[("PATCH", 2, Fault::Flip)]) },
-        Case {
-            resent: true,
-            ..Case::new("503 to a PATCH", &[("PATCH", 1, Fault::Answer(503, ""))])
-        },
-        Case::new("500 to a POST", &[("POST", 2, Fault::Answer(500, ""))]),
-        Case::new("429 to a POST", &[("POST", 1, Fault::Answer(429, "Retry-After: 0"))]),
-        Case {
-            resent: true,
-            left: 1,
-            ..Case::new(
-                "an upload is forgotten",
-                &[("PATCH", 1, CUT), ("GET", 1, Fault::Answer(404, ""))],
-            )
-        },
-        Case::new("502 to the manifest", &[("PUT /v2/app/manifests", 1, Fault::Answer(502, ""))]),
-    ];
-    for (number, case) in cases.into_iter().enumerate() {
-        let repository = format!("app{number}");
-        let app_name = name(&registry, &format!("{repository}:1"));
-        app(&env, &app_name);
-        for (part, nth, fault) in case.faults {
-            registry.plan(&part.replace("/app/", &format!("/{repository}/")), *nth, *fault);
-        }
-        registry.received();
-        let (left, what) = (registry.open_uploads() + case.left, case.what);
-        let ran = push(&env, &app_name);
-        assert_eq!(ran.code, Some(0), "{what}: {}", ran.stderr);
-        assert!(registry.is_through(), "{what}");
-        check(&env, &registry, &repository, "1");
-        assert_eq!(registry.open_uploads(), left, "{what}");
-        let (received, size) = (registry.received(), size(&registry, &repository));
-        assert!(received == size || case.resent && received > size, "{what}: {received} of {size}");
-    }
-}
-
-/// The bytes of an image's blobs.
-fn size(registry: &Registry, repository: &str) -> usize {
-    let manifest = registry.manifest(repository, "1").expect("there");
-    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
-    let blobs = manifest["layers"].as_array().expect("layers").iter().chain([&manifest["config"]]);
-    blobs.map(|blob| usize::try_from(blob["size"].as_u64().expect("a size")).expect("small")).sum()
-}
-
-/// What stays is told once, and nothing has a name then.
-#[test]
-fn faults_that_stay() {
-    let Some(env) = bare() else { return };
-    let cases: [(&[Planned], &str); 6] = [
-        (&[("POST", 1, Fault::Answer(403, ""))], "is denied: as planned"),
-        (&[("PATCH", 1, Fault::Answer(413, ""))], "(status 413): as planned"),
-        (&[("PUT /v2/app/blobs", 2, Fault::Answer(507, "")); 20], "(status 507): as planned"),
-        (&[("PATCH", 1, Fault::Flip); 20], "digest_invalid"),
-        (&[("PUT /v2/app/manifests", 1, Fault::Answer(409, ""))], "(status 409): as planned"),
-        (&[("HEAD", 1, Fault::Answer(403, ""))], "is denied"),
-    ];
-    for (faults, expected) in cases {
-        let registry = Registry::start();
-        let app_name = name(&registry, "app:1");
-        app(&env, &app_name);
-        for (part, nth, fault) in faults {
-            registry.plan(part, *nth, *fault);
-        }
-        let ran = push(&env, &app_name);
-        assert_eq!(ran.code, Some(1), "{expected}: {}", ran.stderr);
-        let errors: Vec<&str> =
-            ran.stderr.lines().filter(|line| line.starts_with("error:")).collect();
-        assert!(errors.len() == 1 && errors[0].contains(expected), "{}", ran.stderr);
-        assert_eq!(registry.names(), [""; 0], "{expected}");
-        assert_eq!(ran.stdout, "", "{expected}");
-    }
 }
 
 #[test]
