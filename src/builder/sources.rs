@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use super::graph::{Graph, HttpOp, Op, VertexId};
 use super::ops::open_upper;
+use super::progress::Event;
 use super::scheduler::{self, Task};
 use super::{Access, BuildError, Services};
 use crate::cache::KeyHasher;
 use crate::fetch::{Download, FetchError, Fetcher, GitSource, Pinned};
+use crate::http::Cancelled;
 use crate::oci::Digest;
 use crate::snapshot::{Attributes, SnapshotError, Timestamp, View, copy_file};
 use crate::store::{StagedLayer, Store};
@@ -46,11 +49,21 @@ impl Sources {
         }
         scheduler::run(&tasks, HashMap::new(), services.jobs, |id, _| {
             let vertex = graph.get(id);
+            if let Op::Http(HttpOp { checksum: Some(digest), .. }) = &vertex.op {
+                return Ok(Pin::File(*digest));
+            }
+            let (started, progress) = (Instant::now(), services.progress);
+            let name = vertex.name.replacen("fetch", "pin", 1);
+            progress.event(&Event::Started { vertex: id, name: &name });
             let pin = with_fetcher(services.access(), |fetcher| match &vertex.op {
-                Op::Http(HttpOp { checksum: Some(digest), .. }) => Ok(Pin::File(*digest)),
                 Op::Http(http) => Ok(Pin::File(fetcher.download(&http.url)?.digest)),
                 Op::Git(git) => Ok(Pin::Commit(fetcher.pin(git)?)),
                 _ => Err(FetchError::Cancelled),
+            });
+            let took = started.elapsed();
+            progress.event(&match &pin {
+                Ok(_) => Event::Done { vertex: id, took },
+                Err(_) => Event::Failed { vertex: id, took },
             });
             pin.map_err(|err| err.at(vertex))
         })
@@ -132,7 +145,8 @@ pub(super) fn with_fetcher<T>(
     work: impl FnOnce(&Fetcher<'_>) -> Result<T, FetchError>,
 ) -> Result<T, BuildError> {
     let secret = |name: &str| access.secrets.read(name).map_err(io::Error::other);
-    let cancelled = || access.cancel.is_cancelled();
+    let cancel = access.cancel.clone();
+    let cancelled = Cancelled::new(move || cancel.is_cancelled());
     let (dir, scratch) = (fetched(access.store), access.store.scratch("fetch"));
-    Ok(work(&Fetcher::new(dir, scratch, &secret, &cancelled))?)
+    Ok(work(&Fetcher::new(dir, scratch, &secret, cancelled))?)
 }

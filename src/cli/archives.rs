@@ -15,7 +15,7 @@ use crate::store::Image;
 
 pub(super) fn save(context: &Context, args: &SaveArgs) -> Result<(), CliError> {
     let cancel = CancelToken::new().map_err(CliError::Stdout)?;
-    let registries = super::pull::registries(None, &cancel)?;
+    let registries = super::pull::registries(None, &cancel);
     let store = context.open_fetching_store(&registries)?;
     let mut images: Vec<(Vec<Reference>, Image)> = Vec::new();
     for text in &args.images {

@@ -21,6 +21,7 @@ use outputs::Output;
 use super::args::{BuildArgs, NetworkArg, ProgressArg};
 use super::progress::Drawing;
 use super::pull::{self, Puller};
+use super::signals::unless_cancelled;
 use super::{CliError, Context, report, ui};
 use crate::builder::{self, Access, BuildRequest, NamedContexts, Options, Services};
 use crate::cache::StepCache;
@@ -38,7 +39,7 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     let platform = pull::platform(args.platform.as_deref())?;
     let outputs = outputs::parse(args, &names, &platform)?;
     let cancel = super::signals::cancel_token()?;
-    let registries = pull::registries(args.tls_verify, &cancel)?;
+    let registries = pull::registries(args.tls_verify, &cancel);
     let store = context.open_fetching_store(&registries)?;
     let cache_dir = store.path().join("cache");
     let named = contexts::named(&args.build_context, Some(&store), &platform)?;
@@ -79,7 +80,7 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
         report::findings(&text, &findings);
     }
     let failed = |source| CliError::Build { file, text, source: Box::new(source) };
-    let result = result.map_err(failed)?;
+    let result = result.map_err(failed).map_err(unless_cancelled(&cancel))?;
     let delivery = Delivery {
         store: &store,
         registries: &registries,
@@ -88,7 +89,7 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
         platform: &request.options.platform,
         stop: &|| cancel.is_cancelled(),
     };
-    let delivered = delivery.deliver(&outputs)?;
+    let delivered = delivery.deliver(&outputs).map_err(unless_cancelled(&cancel))?;
     tell(args, &outputs, &result.image.id().to_string(), &delivered)?;
     Ok(ExitCode::SUCCESS)
 }

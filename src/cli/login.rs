@@ -77,7 +77,8 @@ pub(super) fn logout(args: &LogoutArgs) -> Result<(), CliError> {
 /// Asks the registry whether it knows us.
 fn verify(host: &str, credential: &Credential, args: &LoginArgs) -> Result<(), CliError> {
     let failed = |source| CliError::Login { host: host.to_owned(), source: Box::new(source) };
-    let settings = Settings::load()?.tls_verify(args.tls_verify);
+    let tls_verify = args.tls_verify;
+    let settings = move || Ok(Settings::load()?.tls_verify(tls_verify));
     let credentials = Credentials::only(host, credential.clone());
     let registries = Registries::new(settings, credentials, Limits::default(), || false);
     // Any repository will do: the question is about the registry alone.

@@ -14,16 +14,13 @@ use crate::registry::{Found, Registries, RegistryError};
 use crate::runtime::CancelToken;
 use crate::store::{Fetched, Image, Named, Store};
 
-/// The registries, as settings and credentials have them.
-pub(super) fn registries(
-    tls_verify: Option<bool>,
-    cancel: &CancelToken,
-) -> Result<Arc<Registries>, CliError> {
-    let settings = Settings::load()?.tls_verify(tls_verify);
+/// The registries, as settings and credentials have them. Neither is read before one is needed.
+pub(super) fn registries(tls_verify: Option<bool>, cancel: &CancelToken) -> Arc<Registries> {
     let cancel = cancel.clone();
+    let settings = move || Ok(Settings::load()?.tls_verify(tls_verify));
     let cancelled = move || cancel.is_cancelled();
     let credentials = Credentials::of_environment();
-    Ok(Arc::new(Registries::new(settings, credentials, Limits::default(), cancelled)))
+    Arc::new(Registries::new(settings, credentials, Limits::default(), cancelled))
 }
 
 impl Context {
@@ -40,7 +37,7 @@ impl Context {
 /// `mica pull`: an image with all its layers, unpacked.
 pub(super) fn pull(context: &Context, args: &PullArgs) -> Result<(), CliError> {
     let cancel = super::signals::cancel_token()?;
-    let registries = registries(args.tls_verify, &cancel)?;
+    let registries = registries(args.tls_verify, &cancel);
     let store = context.open_fetching_store(&registries)?;
     let name: Reference = args.name.parse()?;
     let platform = platform(args.platform.as_deref())?;
@@ -50,8 +47,12 @@ pub(super) fn pull(context: &Context, args: &PullArgs) -> Result<(), CliError> {
     {
         ui::line(&format!("{tag}: Pulling from {}", name.path()))?;
     }
-    let found = registries.find(&store, &name, &platform)?;
-    fetch(&store, &registries, &name, &found, args.quiet)?;
+    let get = || -> Result<Found, CliError> {
+        let found = registries.find(&store, &name, &platform)?;
+        fetch(&store, &registries, &name, &found, args.quiet)?;
+        Ok(found)
+    };
+    let found = get().map_err(super::signals::unless_cancelled(&cancel))?;
     if !args.quiet {
         let is_old = before.is_some_and(|old| old.id == found.image.id());
         let status = if is_old { "Image is up to date for" } else { "Downloaded newer image for" };

@@ -16,13 +16,13 @@ pub(super) fn push(context: &Context, args: &PushArgs) -> Result<(), CliError> {
         .map(|name| Wanted::parse(name, args.all_tags))
         .collect::<Result<_, _>>()?;
     let cancel = super::signals::cancel_token()?;
-    let registries = super::pull::registries(args.tls_verify, &cancel)?;
+    let registries = super::pull::registries(args.tls_verify, &cancel);
     let store = context.open_fetching_store(&registries)?;
     let options = Options { stop: &|| cancel.is_cancelled(), ..compression(args)? };
     for wanted in &repositories {
         let target = Target { store: &store, registries: &registries, name: &wanted.reference };
         push_all(&target, wanted, &options, args.quiet)
-            .map_err(|err| if cancel.is_cancelled() { CliError::Cancelled } else { err })?;
+            .map_err(super::signals::unless_cancelled(&cancel))?;
     }
     Ok(())
 }

@@ -53,6 +53,7 @@ pub(super) fn error(err: &CliError) -> ExitCode {
         CliError::Usage(_)
         | CliError::Unsupported { .. }
         | CliError::Reference(_)
+        | CliError::Registry(RegistryError::Settings(_))
         | CliError::Settings(_) => ExitCode::from(USAGE),
         CliError::Sandbox(err) => ExitCode::from(err.exit_code()),
         CliError::Cancelled => ExitCode::from(INTERRUPTED),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use super::args::{NetworkArg, PullPolicy, RunArgs};
 use super::pull::{Puller, platform, registries, say_fetched};
+use super::signals::unless_cancelled;
 use super::{CliError, Context};
 use crate::mount::Overlay;
 use crate::oci::{ContainerConfig, Reference};
@@ -20,11 +21,14 @@ use crate::store::{Image, StagedLayer, Store, StoreError};
 
 pub(super) fn run(context: &Context, args: &RunArgs) -> Result<ExitCode, CliError> {
     let cancel = super::signals::cancel_token()?;
-    let registries = registries(None, &cancel)?;
+    let registries = registries(None, &cancel);
     let store = context.open_fetching_store(&registries)?;
-    let image = find(&store, &registries, args)?;
-    let layers: Vec<PathBuf> =
-        store.unpack(&image, &say_fetched)?.iter().map(|record| store.layer_dir(record)).collect();
+    let get = || -> Result<(Image, Vec<PathBuf>), CliError> {
+        let image = find(&store, &registries, args)?;
+        let layers = store.unpack(&image, &say_fetched)?;
+        Ok((image, layers.iter().map(|record| store.layer_dir(record)).collect()))
+    };
+    let (image, layers) = get().map_err(unless_cancelled(&cancel))?;
     let top = store.stage_layer()?;
     let spec = spec(args, &image, layers, &top)?;
     let sandbox = NamespaceSandbox::new()

@@ -22,3 +22,8 @@ pub(super) fn cancel_token() -> Result<CancelToken, CliError> {
     });
     Ok(token)
 }
+
+/// What failed because somebody asked to stop says just that.
+pub(super) fn unless_cancelled(cancel: &CancelToken) -> impl Fn(CliError) -> CliError + '_ {
+    |err| if cancel.is_cancelled() { CliError::Cancelled } else { err }
+}

@@ -111,7 +111,7 @@ impl Fetcher<'_> {
         } else if let Some(date) = known.and_then(|known| known.validator.as_deref()) {
             request = request.header("If-Modified-Since", date);
         }
-        self.client.send(&request, self.cancelled).map_err(|err| match err {
+        self.client.send(&request).map_err(|err| match err {
             HttpError::Cancelled => FetchError::Cancelled,
             err => err.into(),
         })
@@ -160,10 +160,11 @@ impl Fetcher<'_> {
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; 128 << 10];
         loop {
-            if (self.cancelled)() {
+            let read = body.read(&mut buffer);
+            if self.cancelled.is() {
                 return Err(FetchError::Cancelled);
             }
-            match body.read(&mut buffer) {
+            match read {
                 Ok(0) => return Ok(Digest::finish(hasher)),
                 Ok(read) => {
                     hasher.update(&buffer[..read]);

@@ -181,7 +181,7 @@ impl Fetcher<'_> {
         let authorization = self
             .git_authorization(url)?
             .map(|value| (token_scope(&url.remote).to_owned(), format!("Authorization: {value}")));
-        let cancelled = self.cancelled;
+        let cancelled = &self.cancelled;
         Ok(Git { remote: &url.remote, home, known_hosts, authorization, cancelled })
     }
 
@@ -212,7 +212,7 @@ impl Fetcher<'_> {
         loop {
             match lock.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) if (self.cancelled)() => {
+                Err(TryLockError::WouldBlock) if self.cancelled.is() => {
                     return Err(FetchError::Cancelled);
                 }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),

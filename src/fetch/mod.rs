@@ -34,7 +34,7 @@ pub use error::FetchError;
 pub use git::{GitSource, Pinned};
 pub use git_url::GitUrl;
 
-use crate::http::Client;
+use crate::http::{Cancelled, Client, Limits};
 use crate::snapshot::{Handle, remove_tree};
 
 /// Gives the value of a secret by its name; `None` for one that there is not.
@@ -48,7 +48,7 @@ pub struct Fetcher<'a> {
     /// What is on its way; nobody else's.
     scratch: PathBuf,
     secrets: &'a SecretReader<'a>,
-    cancelled: &'a (dyn Fn() -> bool + Sync),
+    cancelled: Cancelled,
 }
 
 impl std::fmt::Debug for Fetcher<'_> {
@@ -64,9 +64,10 @@ impl<'a> Fetcher<'a> {
         dir: PathBuf,
         scratch: PathBuf,
         secrets: &'a SecretReader<'a>,
-        cancelled: &'a (dyn Fn() -> bool + Sync),
+        cancelled: Cancelled,
     ) -> Self {
-        Self { client: Client::default(), dir, scratch, secrets, cancelled }
+        let client = Client::new(Limits::default(), cancelled.clone());
+        Self { client, dir, scratch, secrets, cancelled }
     }
 
     /// A path below the scratch folder that nothing else has.

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::FetchError;
+use crate::http::Cancelled;
 
 /// What we read of an output at most; what is behind it is thrown away.
 const MAX_OUTPUT_BYTES: u64 = 16 << 20;
@@ -38,7 +39,7 @@ pub(super) struct Git<'a> {
     pub(super) known_hosts: PathBuf,
     /// A URL and the value of the `Authorization` header that is sent to what lies below it.
     pub(super) authorization: Option<(String, String)>,
-    pub(super) cancelled: &'a (dyn Fn() -> bool + Sync),
+    pub(super) cancelled: &'a Cancelled,
 }
 
 /// How `git` ended.
@@ -108,7 +109,7 @@ impl Git<'_> {
             if let Some(status) = child.try_wait().map_err(failed)? {
                 return Ok(status);
             }
-            if (self.cancelled)() {
+            if self.cancelled.is() {
                 // Its helpers are in its process group.
                 let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
                 let _killed = group.map(|group| {

@@ -5,6 +5,7 @@
 //! told to another, and it asks again where a server or the network is only tired. A status is not an
 //! error here: what 404 or 304 means is for the caller to know.
 
+mod cancel;
 mod error;
 mod proxy;
 mod resolver;
@@ -12,11 +13,13 @@ mod tls;
 mod url;
 
 use std::io::{self, Read};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+pub use cancel::Cancelled;
+use cancel::{Lookup, Opener};
 pub use error::HttpError;
 use proxy::Proxies;
 use resolver::PublicResolver;
@@ -24,7 +27,7 @@ pub use resolver::is_local;
 pub use tls::{ClientCertificate, TlsOptions};
 use ureq::http;
 use ureq::tls::TlsConfig;
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
 use ureq::{Agent, SendBody, Timeout};
 pub use url::Url;
 pub(crate) use url::decode as percent_decode;
@@ -157,17 +160,21 @@ impl Response {
 #[derive(Debug, Default)]
 pub struct Client {
     limits: Limits,
+    cancelled: Cancelled,
     tls: TlsOptions,
     public_only: bool,
     proxies: OnceLock<Proxies>,
     plain: OnceLock<Agent>,
     secure: OnceLock<Agent>,
+    /// As long as this is.
+    alive: Arc<()>,
 }
 
 impl Client {
-    /// A client with limits of its own.
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+    /// A client with limits of its own. What it waits for, bodies of responses included, fails soon
+    /// after `cancelled` is so.
+    pub fn new(limits: Limits, cancelled: Cancelled) -> Self {
+        Self { limits, cancelled, ..Self::default() }
     }
 
     /// Trusts others, and says who it is.
@@ -186,14 +193,10 @@ impl Client {
     ///
     /// # Errors
     /// [`HttpError`] where no server gives an answer.
-    pub fn send(
-        &self,
-        request: &Request<'_>,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Response, HttpError> {
+    pub fn send(&self, request: &Request<'_>) -> Result<Response, HttpError> {
         let mut step = Step::first(request);
         for _ in 0..=self.limits.redirects {
-            let response = self.send_patiently(&step, cancelled)?;
+            let response = self.send_patiently(&step)?;
             match step.redirected(&response)? {
                 Some(next) => step = next,
                 None => return Ok(response),
@@ -203,23 +206,23 @@ impl Client {
         Err(HttpError::Redirects { url, limit })
     }
 
-    fn send_patiently(
-        &self,
-        step: &Step<'_>,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Response, HttpError> {
+    fn send_patiently(&self, step: &Step<'_>) -> Result<Response, HttpError> {
         let end = Instant::now() + self.limits.patience;
         let mut pause = self.limits.pause;
         for attempt in 1.. {
-            if cancelled() {
+            if self.cancelled.is() {
                 return Err(HttpError::Cancelled);
             }
             let result = self.send_once(step);
+            // What was broken off for that reason looks like any failure.
+            if result.is_err() && self.cancelled.is() {
+                return Err(HttpError::Cancelled);
+            }
             let Some(wait) = step.may_pass(&result, pause) else { return result };
             if attempt >= self.limits.attempts || Instant::now() + wait > end {
                 return result;
             }
-            sleep(wait, cancelled);
+            sleep(wait, &self.cancelled);
             pause *= 2;
         }
         Err(HttpError::Cancelled)
@@ -258,7 +261,7 @@ impl Client {
             status: parts.status.as_u16(),
             url: step.url.clone(),
             headers: parts.headers,
-            body: Box::new(Legible(body.into_reader())),
+            body: Box::new(Legible { body: body.into_reader(), cancelled: self.cancelled.clone() }),
         })
     }
 
@@ -295,11 +298,19 @@ impl Client {
         if let Some(tls) = tls {
             config = config.tls_config(tls);
         }
-        if self.public_only {
-            let connector = DefaultConnector::default();
-            return Agent::with_parts(config.build(), connector, PublicResolver::default());
-        }
-        config.build().new_agent()
+        // The library's own chain, but for what it cannot break off.
+        let connector =
+            ().chain(ConnectProxyConnector::default())
+                .chain(Opener(self.cancelled.clone()))
+                .chain(RustlsConnector::default());
+        let lookup = Lookup(self.cancelled.clone());
+        let agent = if self.public_only {
+            Agent::with_parts(config.build(), connector, PublicResolver(lookup))
+        } else {
+            Agent::with_parts(config.build(), connector, lookup)
+        };
+        self.cancelled.watch(&agent, Arc::downgrade(&self.alive));
+        agent
     }
 }
 
@@ -414,14 +425,22 @@ fn reason(err: &ureq::Error) -> String {
 }
 
 /// A body whose errors are said in our words.
-struct Legible(ureq::BodyReader<'static>);
+struct Legible {
+    body: ureq::BodyReader<'static>,
+    cancelled: Cancelled,
+}
 
 impl Read for Legible {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|err| {
-            let kind = err.kind();
-            io::Error::new(kind, reason(&ureq::Error::from(err)))
-        })
+        match self.body.read(buffer) {
+            // A connection that we broke looks like one that ends in order.
+            Ok(0) | Err(_) if self.cancelled.is() => Err(io::Error::other("cancelled")),
+            Ok(read) => Ok(read),
+            Err(err) => {
+                let kind = err.kind();
+                Err(io::Error::new(kind, reason(&ureq::Error::from(err))))
+            }
+        }
     }
 }
 
@@ -441,9 +460,9 @@ fn tls_reason(err: &rustls::Error) -> String {
     }
 }
 
-fn sleep(time: Duration, cancelled: &dyn Fn() -> bool) {
+fn sleep(time: Duration, cancelled: &Cancelled) {
     let end = Instant::now() + time;
-    while !cancelled() {
+    while !cancelled.is() {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
+
+use super::cancel::Lookup;
 
 /// Refuses addresses of this machine and of its link. What is resolved here is what is connected
 /// to, so a name that changes its mind between a look and a connection gains nothing.
-#[derive(Debug, Default)]
-pub(super) struct PublicResolver(DefaultResolver);
+#[derive(Debug)]
+pub(super) struct PublicResolver(pub(super) Lookup);
 
 impl Resolver for PublicResolver {
     fn resolve(

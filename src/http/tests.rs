@@ -51,11 +51,12 @@ fn request(stream: &TcpStream) -> String {
 
 fn client() -> Client {
     let short = Duration::from_millis(300);
-    Client::new(Limits { stall: short, pause: Duration::from_millis(5), ..Limits::default() })
+    let limits = Limits { stall: short, pause: Duration::from_millis(5), ..Limits::default() };
+    Client::new(limits, Cancelled::default())
 }
 
 fn get(url: Url) -> Result<(u16, String), String> {
-    let response = client().send(&Request::get(url), &|| false).map_err(|err| err.to_string())?;
+    let response = client().send(&Request::get(url)).map_err(|err| err.to_string())?;
     let status = response.status;
     let mut body = String::new();
     response.into_body().read_to_string(&mut body).map_err(|err| err.to_string())?;
@@ -104,7 +105,7 @@ fn a_post_is_not_sent_twice() {
     ]);
     let url = server.url("/");
     let request = Request { method: "POST", ..Request::get(url) }.body(Body::Bytes(b"data"));
-    assert_eq!(client().send(&request, &|| false).expect("an answer").status, 500);
+    assert_eq!(client().send(&request).expect("an answer").status, 500);
     assert!(server.asked.recv().expect("a request").ends_with("\r\n\r\ndata"));
 }
 
@@ -117,7 +118,7 @@ fn a_stream_is_sent_anew() {
     let open = || Ok(Box::new(io::Cursor::new(b"layer")) as Box<dyn Read>);
     let body = Body::Stream { length: Some(5), open: &open };
     let request = Request { method: "PUT", ..Request::get(server.url("/")) }.body(body);
-    assert_eq!(client().send(&request, &|| false).expect("an answer").status, 200);
+    assert_eq!(client().send(&request).expect("an answer").status, 200);
     assert!(server.asked.iter().all(|asked| asked.ends_with("\r\n\r\nlayer")));
 }
 
@@ -132,7 +133,7 @@ fn what_is_meant_for_one_server_is_not_told_to_another() {
     let first = Server::answering(vec![here, Box::leak(answer.into_boxed_str())]);
     let request =
         Request::get(first.url("/a/b")).header("Authorization", "Bearer secret").header("X-Y", "z");
-    assert_eq!(client().send(&request, &|| false).expect("an answer").url, other.url("/x"));
+    assert_eq!(client().send(&request).expect("an answer").url, other.url("/x"));
     for path in ["/a/b", "/b"] {
         let asked = first.asked.recv().expect("a request").to_lowercase();
         assert!(
@@ -182,8 +183,50 @@ fn what_cannot_be_reached_is_told() {
     assert!(
         get(Url::parse("ftp://h/").expect("a URL")).expect_err("no http").contains("only http")
     );
-    let request = Request::get(Url::parse("http://h/").expect("a URL"));
-    assert!(matches!(client().send(&request, &|| true), Err(HttpError::Cancelled)));
+}
+
+/// Whatever a client waits for: it ends soon after somebody asks to stop.
+#[test]
+fn whoever_is_asked_to_stop_stops() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = format!("http://{}/", listener.local_addr().expect("an address"));
+    let stalls = Server::answering(vec!["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nSTALL"]);
+    let endless = Server::answering(vec!["HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nSTALL"]);
+    // Whose queue is full does not answer to a connection at all.
+    let full = Full::new();
+    let unreachable = format!("http://{}/", full.listener.local_addr().expect("an address"));
+    for url in [silent, stalls.url("/").to_string(), endless.url("/").to_string(), unreachable] {
+        let end = Instant::now() + Duration::from_millis(300);
+        let client = Client::new(Limits::default(), Cancelled::new(move || Instant::now() > end));
+        let request = Request::get(Url::parse(&url).expect("a URL"));
+        match client.send(&request) {
+            Ok(response) => {
+                let mut body = Vec::new();
+                let err = response.into_body().read_to_end(&mut body).expect_err("not all of it");
+                assert_eq!(err.to_string(), "cancelled");
+            }
+            Err(err) => assert!(matches!(err, HttpError::Cancelled), "{err}"),
+        }
+        assert!(Instant::now() < end + Duration::from_secs(1), "{url}");
+    }
+}
+
+/// A socket that listens, and takes no more connections.
+struct Full {
+    listener: TcpListener,
+    _queue: Vec<TcpStream>,
+}
+
+impl Full {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        rustix::net::listen(&listener, 0).expect("to listen");
+        let address = listener.local_addr().expect("an address");
+        let short = Duration::from_millis(100);
+        let connect = || TcpStream::connect_timeout(&address, short).ok();
+        let queue = std::iter::from_fn(connect).take(20).collect();
+        Self { listener, _queue: queue }
+    }
 }
 
 #[test]

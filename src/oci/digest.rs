@@ -179,6 +179,11 @@ impl<R: Read> HashingReader<R> {
     pub fn count(&self) -> u64 {
         self.count
     }
+
+    /// A writer that hashes and counts on from here.
+    pub fn into_writer<W: Write>(self, inner: W) -> HashingWriter<W> {
+        HashingWriter { inner, hasher: self.hasher, count: self.count }
+    }
 }
 
 impl<R: Read> Read for HashingReader<R> {
@@ -202,6 +207,11 @@ impl<W: Write> HashingWriter<W> {
     /// Hashes what is written to `inner`, from here on.
     pub fn new(inner: W) -> Self {
         Self { inner, hasher: Sha256::new(), count: 0 }
+    }
+
+    /// The number of bytes written so far.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
     /// The inner writer, and the digest and the number of the bytes written.

@@ -159,8 +159,7 @@ impl Registries {
         if let Some(service) = service {
             form.add("service", service);
         }
-        let client = self.token_client(&realm.url, realm.is_trusted(site));
-        let cancelled = || self.is_cancelled();
+        let client = self.token_client(&realm.url, realm.is_trusted(site))?;
         if let Some(Credential::IdentityToken(token)) = credential {
             form.add("grant_type", "refresh_token");
             form.add("client_id", "mica");
@@ -171,7 +170,7 @@ impl Registries {
             let request = Request { method: "POST", ..Request::get(realm.url.clone()) }
                 .header("Content-Type", "application/x-www-form-urlencoded")
                 .body(Body::Bytes(form.0.as_bytes()));
-            return Ok(client.send(&request, &cancelled)?);
+            return Ok(client.send(&request)?);
         }
         for scope in scopes {
             form.add("scope", scope);
@@ -189,7 +188,7 @@ impl Registries {
         if let Some(authorization) = authorization {
             request = request.header("Authorization", authorization);
         }
-        Ok(client.send(&request, &cancelled)?)
+        Ok(client.send(&request)?)
     }
 }
 

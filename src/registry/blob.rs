@@ -15,7 +15,7 @@ const ATTEMPTS: u32 = 5;
 /// What counts as further.
 const PROGRESS: u64 = 1 << 20;
 
-/// Reads a blob from a registry: as many bytes as its descriptor says, or an error that holds a
+/// Reads a blob from a registry: up to as many bytes as its descriptor says, or an error that holds a
 /// [`RegistryError`]. Whether they are the right ones is for the reader to find out.
 pub struct BlobReader<'a> {
     repository: Repository<'a>,
@@ -36,13 +36,14 @@ impl std::fmt::Debug for BlobReader<'_> {
 }
 
 impl<'a> Repository<'a> {
-    /// Opens a blob; a layer's `urls` are never asked.
+    /// Opens a blob from one of its bytes on; a layer's `urls` are never asked.
     ///
     /// # Errors
     /// [`RegistryError`], where the registry does not have it for example.
     pub fn blob(
         &self,
         blob: &Descriptor,
+        from: u64,
         with_mirrors: bool,
     ) -> Result<BlobReader<'a>, RegistryError> {
         let mut reader = BlobReader {
@@ -50,8 +51,8 @@ impl<'a> Repository<'a> {
             blob: blob.clone(),
             with_mirrors,
             body: None,
-            position: 0,
-            failed_at: 0,
+            position: from,
+            failed_at: from,
             failures: 0,
         };
         reader.body = Some(reader.open()?);
@@ -71,7 +72,7 @@ impl<'a> Repository<'a> {
         let mut with_mirrors = true;
         loop {
             let mut bytes = Vec::new();
-            let read = self.blob(blob, with_mirrors)?.read_to_end(&mut bytes);
+            let read = self.blob(blob, 0, with_mirrors)?.read_to_end(&mut bytes);
             read.map_err(|err| from_io(&what, err))?;
             let found = crate::oci::Digest::of(&bytes);
             if found == blob.digest {

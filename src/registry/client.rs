@@ -3,15 +3,15 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::auth::{Access, Auth, Site};
 use super::challenge;
 use super::credentials::{Credentials, host_of};
 use super::error::{RegistryError, Said};
-use super::settings::{Endpoint, Settings};
-use crate::http::{Body, Client, HttpError, Limits, Request, Response, TlsOptions, Url};
+use super::settings::{Endpoint, Settings, SettingsError};
+use crate::http::{Body, Cancelled, Client, HttpError, Limits, Request, Response, TlsOptions, Url};
 use crate::oci::Reference;
 
 /// The most bytes of an error that are read.
@@ -23,14 +23,16 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// All registries, as they are seen from this machine. Tokens, connections, and what was found out
 /// about servers last for its life.
 pub struct Registries {
-    settings: Settings,
+    /// Read when the first registry is needed.
+    settings: OnceLock<Settings>,
+    load: Box<dyn Fn() -> Result<Settings, SettingsError> + Send + Sync>,
     pub(super) credentials: Credentials,
     pub(super) auth: Auth,
     limits: Limits,
     clients: Mutex<HashMap<(TlsOptions, Kind), Arc<Client>>>,
     /// By base URL: whether a server has ever answered.
     answers: Mutex<HashMap<String, bool>>,
-    cancelled: Box<dyn Fn() -> bool + Send + Sync>,
+    cancelled: Cancelled,
 }
 
 impl std::fmt::Debug for Registries {
@@ -103,22 +105,23 @@ impl<'a> Call<'a> {
 }
 
 impl Registries {
-    /// Registries with these settings, to whom we are who `credentials` say. Nothing is asked any more
-    /// once `cancelled` is true.
+    /// Registries with the settings that `load` gives once one is needed, to whom we are who
+    /// `credentials` say. Nothing is asked any more once `cancelled` is true.
     pub fn new(
-        settings: Settings,
+        load: impl Fn() -> Result<Settings, SettingsError> + Send + Sync + 'static,
         credentials: Credentials,
         limits: Limits,
         cancelled: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
-            settings,
+            settings: OnceLock::new(),
+            load: Box::new(load),
             credentials,
             auth: Auth::default(),
             limits,
             clients: Mutex::default(),
             answers: Mutex::default(),
-            cancelled: Box::new(cancelled),
+            cancelled: Cancelled::new(cancelled),
         }
     }
 
@@ -134,39 +137,48 @@ impl Registries {
         Some(Repository { registries: self, host: host.to_owned(), name: name.to_owned() })
     }
 
+    fn settings(&self) -> Result<&Settings, RegistryError> {
+        if let Some(settings) = self.settings.get() {
+            return Ok(settings);
+        }
+        let loaded = (self.load)()?;
+        Ok(self.settings.get_or_init(|| loaded))
+    }
+
     /// The limits that it works with.
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
-        (self.cancelled)()
+        self.cancelled.is()
     }
 
     /// For a realm that tokens come from, which may be on this machine only if it is trusted.
-    pub(super) fn token_client(&self, realm: &Url, trusted: bool) -> Arc<Client> {
-        let endpoints = self.settings.endpoints(&realm.host_and_port());
+    pub(super) fn token_client(
+        &self,
+        realm: &Url,
+        trusted: bool,
+    ) -> Result<Arc<Client>, RegistryError> {
+        let endpoints = self.settings()?.endpoints(&realm.host_and_port());
         let own = endpoints.into_iter().find(|endpoint| !endpoint.is_mirror);
         let tls = own.map(|endpoint| endpoint.tls).unwrap_or_default();
-        self.client(&tls, Kind::Realm { public_only: !trusted })
+        Ok(self.client(&tls, Kind::Realm { public_only: !trusted }))
     }
 
     fn client(&self, tls: &TlsOptions, kind: Kind) -> Arc<Client> {
         let mut clients = lock(&self.clients);
         let limits = self.limits;
         let make = || {
-            Arc::new(match kind {
-                Kind::Registry => Client::new(limits).with_tls(tls.clone()),
-                Kind::Probe => {
-                    let connect = limits.connect.min(PROBE_PATIENCE);
-                    Client::new(Limits { connect, attempts: 1, ..limits }).with_tls(tls.clone())
-                }
-                Kind::Realm { public_only } => {
-                    let client = Client::new(Limits { redirects: 0, ..limits });
-                    let client = client.with_tls(tls.clone());
-                    if public_only { client.public_only() } else { client }
-                }
-            })
+            let connect = limits.connect.min(PROBE_PATIENCE);
+            let limits = match kind {
+                Kind::Registry => limits,
+                Kind::Probe => Limits { connect, attempts: 1, ..limits },
+                Kind::Realm { .. } => Limits { redirects: 0, ..limits },
+            };
+            let client = Client::new(limits, self.cancelled.clone()).with_tls(tls.clone());
+            let public_only = matches!(kind, Kind::Realm { public_only: true });
+            Arc::new(if public_only { client.public_only() } else { client })
         };
         Arc::clone(clients.entry((tls.clone(), kind)).or_insert_with(make))
     }
@@ -181,8 +193,8 @@ impl Registries {
     }
 
     /// Whom to ask of a registry, without those that are known to be dead.
-    fn endpoints(&self, host: &str, with_mirrors: bool) -> Vec<Endpoint> {
-        let mut endpoints = self.settings.endpoints(host);
+    fn endpoints(&self, host: &str, with_mirrors: bool) -> Result<Vec<Endpoint>, RegistryError> {
+        let mut endpoints = self.settings()?.endpoints(host);
         let known = lock(&self.answers);
         let answers = |endpoint: &Endpoint| known.get(&endpoint.base).copied();
         let found = endpoints.iter().position(|e| !e.is_mirror && answers(e) == Some(true));
@@ -199,7 +211,7 @@ impl Registries {
             .collect();
         let mut keep = keep.into_iter();
         endpoints.retain(|_| keep.next().unwrap_or(true));
-        endpoints
+        Ok(endpoints)
     }
 }
 
@@ -242,7 +254,7 @@ impl Repository<'_> {
         with_mirrors: bool,
         take: impl Fn(Response) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
-        let endpoints = self.registries.endpoints(&self.host, with_mirrors);
+        let endpoints = self.registries.endpoints(&self.host, with_mirrors)?;
         let mut endpoints = endpoints.iter().peekable();
         while let Some(endpoint) = endpoints.next() {
             let is_last = endpoints.peek().is_none();
@@ -295,7 +307,7 @@ impl Repository<'_> {
             headers.extend(authorization.iter().map(|text| ("Authorization".into(), text.clone())));
             let (method, body) = (call.method, call.body);
             let request = Request { method, url: url.clone(), headers, body };
-            let response = client.send(&request, &|| registries.is_cancelled())?;
+            let response = client.send(&request)?;
             // Who is somewhere else has no business with who we are.
             if response.status != 401 || !response.url.same_origin(&base) {
                 return Ok(response);

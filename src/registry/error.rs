@@ -1,6 +1,7 @@
 //! [`RegistryError`]: why a registry did not give, or take, what was asked.
 
 use super::credentials::CredentialError;
+use super::settings::SettingsError;
 use crate::http::HttpError;
 use crate::oci::{Digest, DocumentError, Invalid, Platform};
 use crate::store::StoreError;
@@ -65,6 +66,9 @@ pub enum RegistryError {
     /// Credentials cannot be had.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// The settings for registries are wrong.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// What came is not what was asked for.
     #[error("{what} is not what the registry says: {reason}")]
     Wrong {

@@ -8,7 +8,7 @@ use super::error::RegistryError;
 use crate::oci::{
     Descriptor, Digest, DocumentError, ImageConfig, Index, Manifest, Platform, Reference, validate,
 };
-use crate::store::{BlobSource, Image, Origin, Store, StoreError};
+use crate::store::{BlobSource, Image, Origin, Store, StoreError, WantedBlob};
 
 /// Indexes may hold indexes, but not for ever.
 const MAX_NESTING: usize = 4;
@@ -185,22 +185,17 @@ fn variant(platform: &Platform) -> Option<u32> {
 }
 
 impl BlobSource for Registries {
-    fn open<'a>(
-        &'a self,
-        blob: &Descriptor,
-        origins: &[Origin],
-        again: bool,
-    ) -> std::io::Result<Box<dyn Read + Send + 'a>> {
+    fn open<'a>(&'a self, wanted: &WantedBlob) -> std::io::Result<Box<dyn Read + Send + 'a>> {
         let mut last = None;
-        let named = origins.iter().filter_map(|origin| self.repository_named(origin.as_str()));
-        for repository in named {
+        let origins = wanted.origins.iter();
+        for repository in origins.filter_map(|origin| self.repository_named(origin.as_str())) {
             // A mirror that gave the wrong bytes is not asked twice.
-            match repository.blob(blob, !again) {
+            match repository.blob(&wanted.blob, wanted.from, !wanted.again) {
                 Ok(reader) => return Ok(Box::new(reader)),
                 Err(err) => last = Some(err),
             }
         }
-        let none = || StoreError::NoBlob(blob.digest).into();
+        let none = || StoreError::NoBlob(wanted.blob.digest).into();
         Err(last.unwrap_or_else(none).into_io())
     }
 }

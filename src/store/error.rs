@@ -57,6 +57,9 @@ pub enum StoreError {
         /// What its source said, blob and all.
         source: io::Error,
     },
+    /// It is not wanted any more, as something else failed or somebody asked to stop.
+    #[error("cancelled")]
+    Cancelled,
     /// A layer that should be there is not.
     #[error("the store lacks the layer {0}")]
     NoLayer(ChainId),

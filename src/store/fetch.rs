@@ -1,31 +1,53 @@
 //! Blobs that are not here yet: got from where they are, several at once, and readable as they come.
+//!
+//! What has come lies in `partial/` under the blob's digest until all of it is there and verified. So
+//! whoever wants the blob after a break, or after a kill, goes on where it stopped.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use super::{Origin, StagedBlob, Store, StoreError};
-use crate::oci::{Descriptor, Digest, HashingWriter};
+use crate::oci::{Descriptor, Digest, HashingReader, HashingWriter};
 
 /// So many blobs come at the same time.
 const AT_ONCE: usize = 4;
 
+/// How much is read at once, and how much of it may wait to be written.
+const CHUNK_BYTES: usize = 64 << 10;
+const CHUNKS_AHEAD: usize = 8;
+
+/// How often whoever waits for bytes looks whether they are still wanted.
+const TICK: Duration = Duration::from_millis(50);
+
 /// Gets blobs from elsewhere. Whoever opens a store hands one in; a store without one has what it
 /// has.
 pub trait BlobSource: fmt::Debug + Send + Sync {
-    /// Opens a blob that one of `origins` has. `again` says that what came before was not it.
+    /// Opens a blob.
     ///
     /// # Errors
     /// Where nobody gives it; of the kind `InvalidData` where something else is given.
-    fn open<'a>(
-        &'a self,
-        blob: &Descriptor,
-        origins: &[Origin],
-        again: bool,
-    ) -> io::Result<Box<dyn Read + Send + 'a>>;
+    fn open<'a>(&'a self, wanted: &WantedBlob) -> io::Result<Box<dyn Read + Send + 'a>>;
+}
+
+/// What is wanted of a [`BlobSource`].
+#[derive(Debug, Clone)]
+pub struct WantedBlob {
+    /// Which blob.
+    pub blob: Descriptor,
+    /// Who has it, the first one first.
+    pub origins: Vec<Origin>,
+    /// The first byte that is wanted; those before it are here.
+    pub from: u64,
+    /// Whether what came before was something else.
+    pub again: bool,
 }
 
 /// Something about a blob that comes from elsewhere.
@@ -43,6 +65,7 @@ pub type Watch<'a> = &'a (dyn Fn(&Descriptor, Fetched) + Sync);
 /// A blob on its way into the store. Readers follow behind what was written.
 pub(super) struct Arriving {
     blob: Descriptor,
+    /// Where it lies until it is whole.
     path: PathBuf,
     state: Mutex<State>,
     changed: Condvar,
@@ -54,14 +77,18 @@ struct State {
     written: u64,
     /// How often it was begun; 0 before its turn.
     round: u32,
-    end: Option<Result<(), StoreError>>,
+    /// Whether it has come.
+    end: Option<bool>,
 }
 
 /// Blobs on their way, in the order in which they are wanted.
 pub(super) struct Arrivals {
     all: Vec<Arriving>,
     next: AtomicUsize,
+    /// No more are wanted.
     stopped: AtomicBool,
+    /// Why the first that failed did.
+    failure: Mutex<Option<StoreError>>,
 }
 
 impl Store {
@@ -82,35 +109,39 @@ impl Store {
         for blob in wanted {
             let known = all.iter().any(|other| other.blob.digest == blob.digest);
             if !known && !self.has_blob(blob.digest) {
-                let path = self.new_scratch("blob");
+                let path = self.path().join("partial").join(blob.digest.hex());
                 let (state, changed) = (Mutex::default(), Condvar::new());
                 all.push(Arriving { blob: blob.clone(), path, state, changed });
             }
         }
-        Arrivals { all, next: AtomicUsize::new(0), stopped: AtomicBool::new(false) }
+        let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Arrivals { all, next, stopped, failure: Mutex::default() }
     }
 
-    /// Has blobs come while `work` goes on. Where it fails, no more are begun.
+    /// Has blobs come while `work` goes on. Where it fails, or one of them, the others are given up.
     pub(super) fn receive<T>(
         &self,
         arrivals: &Arrivals,
         watch: Watch<'_>,
         work: impl FnOnce(&Arrivals) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 0..arrivals.all.len().min(AT_ONCE) {
                 scope.spawn(|| {
                     while let Some(arriving) = arrivals.take_next() {
                         let result = self.receive_one(arriving, arrivals, watch);
-                        arriving.end(result);
+                        let has_come = result.is_ok();
+                        if let Err(err) = result {
+                            arrivals.stop(err);
+                        }
+                        arriving.end(has_come);
                     }
                 });
             }
-            let result = work(arrivals);
-            if result.is_err() {
-                arrivals.stopped.store(true, Ordering::Relaxed);
-            }
-            result
+            work(arrivals).map_err(|err| {
+                arrivals.stop(err);
+                arrivals.failure().take().unwrap_or(StoreError::Cancelled)
+            })
         })
     }
 
@@ -129,56 +160,109 @@ impl Store {
             return Ok(());
         }
         let origins = self.origins(digest)?;
-        let source = self.source.as_deref().filter(|_| !origins.is_empty());
+        let source = self.source.as_ref().filter(|_| !origins.is_empty());
         let source = source.ok_or(StoreError::NoBlob(digest))?;
+        let partial = self.path().join("partial");
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&partial);
+        made.map_err(StoreError::io("make the folder", &partial))?;
         watch(&arriving.blob, Fetched::Started);
-        let mut again = false;
+        let blob = arriving.blob.clone();
+        let mut wanted = WantedBlob { blob, origins, from: 0, again: false };
         loop {
-            match receive_once(arriving, arrivals, source, &origins, again) {
-                Err(err) if !again && is_wrong(&err) => again = true,
-                Err(err) => return Err(err),
-                Ok(staged) => {
-                    self.publish_blob(&staged)?;
+            match receive_once(arriving, arrivals, source, &mut wanted) {
+                Ok(()) => {
+                    let whole = self.new_scratch("blob");
+                    fs::rename(&arriving.path, &whole)
+                        .map_err(StoreError::io("move", &arriving.path))?;
+                    self.publish_blob(&StagedBlob::new(whole, digest, arriving.blob.size))?;
                     watch(&arriving.blob, Fetched::Done);
                     return Ok(());
                 }
+                Err(err) if is_wrong(&err) => {
+                    // Nobody is to go on from it.
+                    drop(fs::remove_file(&arriving.path));
+                    if wanted.again {
+                        return Err(err);
+                    }
+                    wanted.again = true;
+                }
+                Err(err) => return Err(err),
             }
         }
     }
 }
 
+/// Gets what is missing of a blob's file, and looks at all of it.
 fn receive_once(
     arriving: &Arriving,
     arrivals: &Arrivals,
-    source: &dyn BlobSource,
-    origins: &[Origin],
-    again: bool,
-) -> Result<StagedBlob, StoreError> {
+    source: &Arc<dyn BlobSource>,
+    wanted: &mut WantedBlob,
+) -> Result<(), StoreError> {
     let blob = &arriving.blob;
     let failed = |source| StoreError::Fetch { digest: blob.digest, source };
     let write_failed = |err| StoreError::io("write", &arriving.path)(err);
-    let mut reader = source.open(blob, origins, again).map_err(failed)?;
-    let file = File::create(&arriving.path).map_err(write_failed)?;
-    arriving.begin();
-    let mut writer = HashingWriter::new(file);
-    let mut buffer = vec![0; 128 << 10];
+    let mut writer = arriving.take_up().map_err(write_failed)?;
+    wanted.from = writer.count();
+    arriving.begin(wanted.from);
+    let chunks = pump(Arc::clone(source), wanted.clone()).map_err(failed)?;
     loop {
         if arrivals.stopped.load(Ordering::Relaxed) {
-            return Err(failed(io::ErrorKind::Interrupted.into()));
+            return Err(StoreError::Cancelled);
         }
-        let read = reader.read(&mut buffer).map_err(failed)?;
-        if read == 0 {
-            break;
+        match chunks.recv_timeout(TICK) {
+            Ok(chunk) => {
+                let chunk = chunk.map_err(failed)?;
+                writer.write_all(&chunk).map_err(write_failed)?;
+                arriving.grow(chunk.len() as u64);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
         }
-        writer.write_all(&buffer[..read]).map_err(write_failed)?;
-        arriving.grow(read as u64);
     }
     let (_, found, size) = writer.finish();
     if (found, size) != (blob.digest, blob.size) {
         let what = format!("the blob {} comes with other bytes, those of {found}", blob.digest);
         return Err(failed(io::Error::new(io::ErrorKind::InvalidData, what)));
     }
-    Ok(StagedBlob::new(arriving.path.clone(), found, size))
+    Ok(())
+}
+
+/// Reads a blob in a thread of its own, which can be left alone where it waits for somebody silent. The
+/// end of the chunks is that of the blob.
+fn pump(
+    source: Arc<dyn BlobSource>,
+    wanted: WantedBlob,
+) -> io::Result<Receiver<io::Result<Vec<u8>>>> {
+    let (sender, chunks) = mpsc::sync_channel(CHUNKS_AHEAD);
+    let work = move || {
+        if let Err(err) = read_all(source.as_ref(), &wanted, &sender) {
+            // Nobody may wait for it any more.
+            drop(sender.send(Err(err)));
+        }
+    };
+    thread::Builder::new().spawn(work)?;
+    Ok(chunks)
+}
+
+fn read_all(
+    source: &dyn BlobSource,
+    wanted: &WantedBlob,
+    sender: &SyncSender<io::Result<Vec<u8>>>,
+) -> io::Result<()> {
+    // All of it may be here already.
+    if wanted.from == wanted.blob.size {
+        return Ok(());
+    }
+    let mut reader = source.open(wanted)?;
+    loop {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let read = reader.read(&mut chunk)?;
+        chunk.truncate(read);
+        if read == 0 || sender.send(Ok(chunk)).is_err() {
+            return Ok(());
+        }
+    }
 }
 
 /// Whether what came was something else: from a mirror, or after a break, and not so next time.
@@ -188,10 +272,17 @@ fn is_wrong(err: &StoreError) -> bool {
 
 impl Arrivals {
     fn take_next(&self) -> Option<&Arriving> {
-        if self.stopped.load(Ordering::Relaxed) {
-            return None;
-        }
         self.all.get(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Gives up what has not come. The first reason counts.
+    fn stop(&self, err: StoreError) {
+        self.failure().get_or_insert(err);
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<StoreError>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The blob, if it is on its way.
@@ -205,10 +296,22 @@ impl Arriving {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self) {
+    /// Opens its file behind what is there of it. The caller has it locked.
+    fn take_up(&self) -> io::Result<HashingWriter<File>> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).mode(0o600).open(&self.path)?;
+        if file.metadata()?.len() > self.blob.size {
+            file.set_len(0)?;
+        }
+        let mut kept = HashingReader::new(file.try_clone()?);
+        io::copy(&mut kept, &mut io::sink())?;
+        Ok(kept.into_writer(file))
+    }
+
+    fn begin(&self, from: u64) {
         let mut state = self.lock();
         state.round += 1;
-        state.written = 0;
+        state.written = from;
         self.changed.notify_all();
     }
 
@@ -217,25 +320,19 @@ impl Arriving {
         self.changed.notify_all();
     }
 
-    fn end(&self, result: Result<(), StoreError>) {
-        self.lock().end = Some(result);
+    fn end(&self, has_come: bool) {
+        self.lock().end = Some(has_come);
         self.changed.notify_all();
     }
 
-    /// Waits until it is in the store.
+    /// Waits until it is in the store. Why it is not is told by [`Store::receive`].
     pub(super) fn finish(&self) -> Result<(), StoreError> {
         let mut state = self.lock();
         loop {
-            match state.end.take() {
+            match state.end {
                 None => state = wait(&self.changed, state),
-                Some(end) => {
-                    // Later ones learn only that it is over.
-                    state.end = Some(match &end {
-                        Ok(()) => Ok(()),
-                        Err(_) => Err(StoreError::NoBlob(self.blob.digest)),
-                    });
-                    return end;
-                }
+                Some(true) => return Ok(()),
+                Some(false) => return Err(StoreError::Cancelled),
             }
         }
     }
@@ -289,8 +386,8 @@ impl Read for Follower<'_> {
             }
             match &state.end {
                 None => state = wait(&self.arriving.changed, state),
-                Some(Ok(())) => return Ok(0),
-                Some(Err(_)) => return Err(io::Error::other("the blob did not arrive")),
+                Some(true) => return Ok(0),
+                Some(false) => return Err(io::Error::other("the blob did not arrive")),
             }
         };
         drop(state);

@@ -91,6 +91,11 @@ impl Store {
                 freed.remove(&origins.join(name))?;
             }
         }
+        // Nobody is at work, so nobody is getting the rest of it.
+        let partial = self.path().join("partial");
+        for name in if partial.exists() { names_in(&partial)? } else { Vec::new() } {
+            freed.remove(&partial.join(name))?;
+        }
         Ok(freed)
     }
 

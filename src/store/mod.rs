@@ -15,6 +15,7 @@
 //!     refs/<hash of the name>    a name and the manifest that it stands for
 //!     cache/                     the step cache's records (see `crate::cache`)
 //!     fetched/                     what came from elsewhere (see `crate::fetch`)
+//!     partial/<hex>              what has come of a blob; locked by who gets the rest, until it is whole
 //!     tmp/<lease>/               what a living process is making
 //!     locks/gc                   shared: at work; exclusive: collecting garbage
 //!     locks/<lease>              held for its life by the process that owns tmp/<lease>
@@ -54,7 +55,7 @@ use std::sync::{Arc, Mutex};
 pub use blob::Verified;
 pub use check::{Finding, Repair};
 pub use error::StoreError;
-pub use fetch::{BlobSource, Fetched, Watch};
+pub use fetch::{BlobSource, Fetched, WantedBlob, Watch};
 pub use gc::Freed;
 pub use image::{Image, Named};
 pub use key_lock::KeyLock;

@@ -402,10 +402,10 @@ fn transfers_that_stall() {
         let short = Duration::from_millis(300);
         let limits = Limits { stall: short, pause: short / 10, ..Limits::default() };
         let credentials = Credentials::at(Places::default());
-        let registries = Registries::new(Settings::default(), credentials, limits, || false);
+        let registries = Registries::new(|| Ok(Settings::default()), credentials, limits, || false);
         let repository = registries.repository_named(&world.registry.name("app")).expect("a name");
         let mut bytes = Vec::new();
-        let read = repository.blob(blob, true).expect("an answer").read_to_end(&mut bytes);
+        let read = repository.blob(blob, 0, true).expect("an answer").read_to_end(&mut bytes);
         Some(match read {
             Ok(_) => {
                 assert_eq!(Digest::of(&bytes), blob.digest);

@@ -1,5 +1,6 @@
 //! Builds and containers that are stopped: by a signal, by the one that cannot be caught.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -7,7 +8,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use mica::oci::Descriptor;
+
 use crate::env::{TestEnv, plain_user, with_base};
+use crate::registry::{Fault, Pushed, Registry, blob_path};
 
 /// Long enough for any machine: only what hangs takes so long.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -131,6 +135,97 @@ fn a_container_ends_with_mica() {
         let (code, said) = end(&mut child, &mut stderr, signal);
         assert_ne!(code, Some(0), "{signal}: {said}");
         nothing_is_left(&env, &marker);
+    }
+}
+
+/// A registry that falls silent in the middle of the second layer, and an image in it.
+fn stalling() -> (Registry, Pushed) {
+    let registry = Registry::start();
+    let pushed = registry.push("app", "1", &[("one", "first"), ("two", &"x".repeat(40_000))]);
+    registry.plan(&blob_path("app", &pushed.layers[1]), 1, Fault::Stall(30_000));
+    (registry, pushed)
+}
+
+/// How much of a layer has come.
+fn arrived(env: &TestEnv, layer: &Descriptor) -> u64 {
+    let path = env.store().join("v1/partial").join(layer.digest.hex());
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// Ctrl-C does not wait for a server, and what has come is not fetched again, whatever the end was.
+#[test]
+fn a_pull_that_is_stopped_goes_on_where_it_was() {
+    let Some(env) = crate::env::bare() else { return };
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let (registry, pushed) = stalling();
+        let (layer, name) = (&pushed.layers[1], registry.name("app:1"));
+        let mut command = env.command(["pull", &name]);
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("to start mica");
+        wait_until("a part of it", || arrived(&env, layer) == 30_000);
+        let began = Instant::now();
+        let mut stderr = child.stderr.take().expect("a pipe");
+        let (code, said) = end(&mut child, &mut stderr, signal);
+        assert!(began.elapsed() < Duration::from_secs(2), "{signal}: {:?}", began.elapsed());
+        if signal == Signal::SIGINT {
+            assert_eq!(code, Some(130), "{said}");
+            assert!(said.ends_with("error: cancelled\n"), "{said}");
+        }
+        registry.requests();
+        env.mica(["pull", &name]).success();
+        let requests = registry.requests();
+        let asked = requests.iter().find(|asked| asked.path == blob_path("app", layer));
+        let range = asked.and_then(|asked| asked.headers.get("range")).map(String::as_str);
+        assert_eq!(range, Some("bytes=30000-"), "{signal}: {requests:?}");
+        assert_eq!(arrived(&env, layer), 0);
+        env.mica(["rmi", &name]).success();
+        env.mica(["system", "prune"]).success();
+    }
+}
+
+#[test]
+fn ctrl_c_stops_a_build_that_waits_for_a_registry() {
+    let Some(env) = with_base() else { return };
+    for silent in ["/v2/app/manifests/1", "/blobs/"] {
+        let registry = Registry::start();
+        registry.push("app", "1", &[("one", &"x".repeat(40_000))]);
+        registry.plan(silent, 1, Fault::Stall(0));
+        let text = format!("FROM base\nCOPY --from={} / /\n", registry.name("app:1"));
+        let context = env.dockerfile(&text);
+        let mut command = env.command([OsStr::new("build"), context.as_os_str()]);
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("to start mica");
+        let mut asked = Vec::new();
+        wait_until("the question", || {
+            asked.extend(registry.asked());
+            asked.iter().any(|line| line.contains(silent))
+        });
+        let began = Instant::now();
+        let mut stderr = child.stderr.take().expect("a pipe");
+        let (code, said) = end(&mut child, &mut stderr, Signal::SIGINT);
+        assert!(began.elapsed() < Duration::from_secs(2), "{silent}: {:?}", began.elapsed());
+        assert_eq!(code, Some(130), "{silent}: {said}");
+    }
+}
+
+/// Bytes that were kept and are not right, as after a loss of power, are fetched anew.
+#[test]
+fn what_was_kept_is_not_believed() {
+    let Some(env) = crate::env::bare() else { return };
+    let registry = Registry::start();
+    let pushed = registry.push("app", "1", &[("one", "first"), ("two", &"x".repeat(40_000))]);
+    let layer = &pushed.layers[1];
+    let size = usize::try_from(layer.size).expect("it is small");
+    env.mica(["images"]).success();
+    for kept in [vec![0; 20_000], vec![0; size], vec![0; size + 1]] {
+        let folder = env.store().join("v1/partial");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join(layer.digest.hex()), &kept).expect("to write");
+        let name = registry.name("app:1");
+        env.mica(["pull", &name]).success();
+        assert_eq!(arrived(&env, layer), 0);
+        env.mica(["rmi", &name]).success();
+        env.mica(["system", "prune"]).success();
     }
 }
 

@@ -81,6 +81,45 @@ fn a_layer_that_always_breaks_is_given_up() {
 }
 
 #[test]
+fn a_layer_that_fails_does_not_wait_for_one_that_stalls() {
+    let Some((env, registry, pushed)) = with_app() else { return };
+    registry.plan(&blob_path("app", &pushed.layers[0]), 1, Fault::Stall(10));
+    let gone = Reply::error(404, "BLOB_UNKNOWN", "blob unknown");
+    registry.always(&blob_path("app", &pushed.layers[1]), gone);
+    let began = std::time::Instant::now();
+    let said = refused(&env, &registry);
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(said.contains("is not found: blob unknown"), "{said}");
+}
+
+#[test]
+fn settings_that_are_wrong_stop_only_what_needs_them() {
+    let Some((env, registry, _)) = with_app() else { return };
+    crate::env::write(&env.path("home/.config/mica"), "config.toml", "[registry\n");
+    crate::env::write(&env.path("home/.docker"), "config.json", "{");
+    env.give(&env.path("home"));
+    env.built("FROM scratch\nWORKDIR /x\n");
+    let ran = pull(&env, &registry, "app:1");
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    insta::assert_snapshot!(
+        env.filter(&ran.stderr),
+        @"error: [dir]/home/.config/mica/config.toml:1: unclosed table, expected `]`"
+    );
+    let context = env.dockerfile(&format!("FROM {}\n", registry.name("app:1")));
+    let ran = env.build(&context, &[]);
+    insta::assert_snapshot!(env.filter(&ran.stderr.replace(&registry.host, "localhost:50000")), @r"
+    error: [dir]/home/.config/mica/config.toml:1: unclosed table, expected `]`
+     --> Dockerfile:1:6
+      |
+    1 | FROM localhost:50000/app:1
+      |      ^^^^^^^^^^^^^^^^^^^^^
+    ");
+    // A registry that wants nothing to be shown needs no credentials.
+    crate::env::write(&env.path("home/.config/mica"), "config.toml", "");
+    pull(&env, &registry, "app:1").success();
+}
+
+#[test]
 fn what_is_not_there_is_told() {
     let Some(env) = env::bare() else { return };
     let registry = Registry::start();
@@ -344,10 +383,10 @@ fn a_transfer_that_stalls_is_taken_up_again() {
     registry.plan(&blob_path("app", &blob), 1, Fault::Stall(30_000));
     let limits = Limits { stall: Duration::from_millis(300), ..Limits::default() };
     let credentials = Credentials::at(Places::default());
-    let registries = Registries::new(Settings::default(), credentials, limits, || false);
+    let registries = Registries::new(|| Ok(Settings::default()), credentials, limits, || false);
     let repository = registries.repository_named(&registry.name("app")).expect("a name");
     let (mut read, began) = (Vec::new(), Instant::now());
-    let mut reader = repository.blob(&blob, true).expect("an answer");
+    let mut reader = repository.blob(&blob, 0, true).expect("an answer");
     reader.read_to_end(&mut read).expect("all of it");
     assert!(read == bytes && began.elapsed() < Duration::from_millis(2900));
 }

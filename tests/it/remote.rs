@@ -53,6 +53,20 @@ fn urls_as_docker_has_them(env: &TestEnv) {
 }
 
 #[test]
+fn what_is_asked_of_servers_is_shown() {
+    let Some(env) = bare() else { return };
+    let server = Server::of_folder(&env.context(&[("file.txt", "hello")]));
+    let context = env.dockerfile(&format!("FROM scratch\nADD {}/file.txt /\n", server.url));
+    let ran = env.build(&context, &["--progress", "plain"]);
+    let shown = plain(&env, &server, &ran.stderr);
+    let steps: Vec<&str> = shown.lines().filter(|line| line.starts_with('#')).take(3).collect();
+    assert_eq!(
+        steps,
+        ["#1 pin http://host/file.txt", "#1 DONE [time]", "#2 fetch http://host/file.txt"]
+    );
+}
+
+#[test]
 fn add_of_urls() {
     let Some(env) = bare() else { return };
     urls_as_docker_has_them(&env);

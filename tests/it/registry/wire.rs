@@ -212,7 +212,7 @@ impl Line {
             }
             Some(Fault::Stall(at)) => {
                 self.send(&body[..at])?;
-                std::thread::sleep(Duration::from_secs(3));
+                std::thread::sleep(Duration::from_secs(30));
                 None
             }
             _ => self.send(&body),
