@@ -1,7 +1,7 @@
 //! The bytes of an image's layers, from their blobs or made from their directories.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::num::NonZeroUsize;
 
 use super::{ExportError, Options, Stoppable};
@@ -189,7 +189,8 @@ impl Write for Counted<'_> {
 }
 
 fn copy(from: &mut impl Read, out: &mut dyn Write) -> Result<(), ExportError> {
-    io::copy(from, out).map(drop).map_err(write_failed)
+    let mut from = BufReader::with_capacity(256 << 10, from);
+    io::copy(&mut from, out).map(drop).map_err(write_failed)
 }
 
 fn write_failed(source: io::Error) -> ExportError {

@@ -1,161 +1,136 @@
 //! Gzip on all cores, with bytes that do not tell how many there were.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use flate2::{Compress, FlushCompress, Status};
+use libdeflater::{CompressionLvl, Compressor};
 
-/// What is compressed as one piece. Part of the format: another size gives other bytes.
-const BLOCK_BYTES: usize = 1 << 20;
-/// How far back deflate can refer to.
-const WINDOW_BYTES: usize = 32 << 10;
-/// Deflate, no name, no time, no flags, and an unknown system.
-const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+/// What becomes a member of its own. Part of the format: another size gives other bytes. Smaller ones
+/// compress less well, larger ones by a thousandth better, and cost memory for each thread.
+const MEMBER_BYTES: usize = 256 << 10;
+/// How many members wait for threads, or for being written, whatever the number of threads.
+const MAX_FLYING: usize = 64;
 
-/// Compresses what is written to it into one gzip member.
+/// Compresses what is written to it into a gzip stream.
 ///
-/// The input is cut into blocks of 1 MiB, each compressed by itself with the 32 KiB before it as
-/// dictionary, and ended on a byte boundary; so the bytes depend on the input and the level alone, not
-/// on the number of threads or on how the input was handed over. At most two blocks a thread are in
-/// flight. It brings its own threads, since waiting for a shared pool from inside of it would hang.
+/// The stream is a row of members of 256 KiB each, which every reader of gzip takes for one (RFC 1952,
+/// section 2.2). They know nothing of one another, so the bytes depend on the input and the level
+/// alone, not on the number of threads or on how the input was handed over. Members that would hardly
+/// shrink are stored. It brings its own threads, since waiting for a shared pool from inside of it
+/// would hang.
 ///
-/// [`GzipEncoder::finish`] ends the member; dropped before, it leaves a truncated one.
+/// [`GzipEncoder::finish`] ends the stream; dropped before, it leaves a truncated one.
 #[derive(Debug)]
 pub struct GzipEncoder<W> {
     out: W,
-    level: u32,
-    block: Vec<u8>,
-    /// The end of the block before.
-    window: Arc<[u8]>,
+    member: Vec<u8>,
+    /// Whether there was a member already. A stream without any would be no gzip.
     started: bool,
-    checksum: crc32fast::Hasher,
-    length: u64,
-    workers: Option<Workers>,
-    flying: VecDeque<Receiver<io::Result<Piece>>>,
+    makers: Makers,
+    flying: VecDeque<Receiver<Vec<u8>>>,
 }
 
+/// Who makes members.
 #[derive(Debug)]
-struct Workers {
-    jobs: Sender<Job>,
-    max_flying: usize,
+enum Makers {
+    Here(Box<Maker>),
+    Threads { jobs: Sender<Job>, max_flying: usize },
 }
 
 #[derive(Debug)]
 struct Job {
-    block: Vec<u8>,
-    window: Arc<[u8]>,
-    level: u32,
-    last: bool,
-    result: Sender<io::Result<Piece>>,
-}
-
-/// A compressed block.
-#[derive(Debug)]
-struct Piece {
-    bytes: Vec<u8>,
-    checksum: crc32fast::Hasher,
-    length: u64,
+    member: Vec<u8>,
+    result: Sender<Vec<u8>>,
 }
 
 impl<W: Write> GzipEncoder<W> {
-    /// Compresses into `out` at `level` (1 to 9) on `threads` threads.
+    /// Compresses into `out` at `level` (0, which only stores, to 9) on `threads` threads.
     pub fn new(out: W, level: u32, threads: NonZeroUsize) -> io::Result<Self> {
-        let workers = (threads.get() > 1).then(|| Workers::start(threads.get())).transpose()?;
-        Ok(Self {
-            out,
-            level: level.clamp(1, 9),
-            block: Vec::with_capacity(BLOCK_BYTES),
-            window: Arc::from([]),
-            started: false,
-            checksum: crc32fast::Hasher::new(),
-            length: 0,
-            workers,
-            flying: VecDeque::new(),
-        })
+        let makers = match threads.get() {
+            1 => Makers::Here(Box::new(Maker::new(level))),
+            threads => Makers::start(threads, level)?,
+        };
+        let member = Vec::with_capacity(MEMBER_BYTES);
+        Ok(Self { out, member, started: false, makers, flying: VecDeque::new() })
     }
 
-    /// Ends the member and gives back what it was written to, which is not flushed.
+    /// Ends the stream and gives back what it was written to, which is not flushed.
     pub fn finish(mut self) -> io::Result<W> {
-        self.submit(true)?;
-        while let Some(piece) = self.flying.pop_front() {
-            self.take(&receive(&piece)?)?;
+        if !self.member.is_empty() || !self.started {
+            self.submit()?;
         }
-        let checksum = self.checksum.finalize();
-        self.out.write_all(&checksum.to_le_bytes())?;
-        // The length is kept modulo 2³².
-        self.out.write_all(&self.length.to_le_bytes()[..4])?;
+        while self.write_next()? {}
         Ok(self.out)
     }
 
-    fn submit(&mut self, last: bool) -> io::Result<()> {
-        if !self.started {
-            self.started = true;
-            self.out.write_all(&HEADER)?;
+    fn submit(&mut self) -> io::Result<()> {
+        self.started = true;
+        match &mut self.makers {
+            Makers::Here(maker) => {
+                let packed = maker.make(&self.member)?;
+                self.member.clear();
+                self.out.write_all(packed)
+            }
+            Makers::Threads { jobs, max_flying } => {
+                let member = std::mem::replace(&mut self.member, Vec::with_capacity(MEMBER_BYTES));
+                let (result, receiver) = channel();
+                jobs.send(Job { member, result }).map_err(|_| gone())?;
+                self.flying.push_back(receiver);
+                if self.flying.len() >= *max_flying {
+                    self.write_next()?;
+                }
+                Ok(())
+            }
         }
-        let next = if last { Vec::new() } else { Vec::with_capacity(BLOCK_BYTES) };
-        let block = std::mem::replace(&mut self.block, next);
-        let tail: Arc<[u8]> = Arc::from(&block[block.len().saturating_sub(WINDOW_BYTES)..]);
-        let window = std::mem::replace(&mut self.window, tail);
-        let Some(workers) = &self.workers else {
-            let piece = compress(&block, &window, self.level, last)?;
-            return self.take(&piece);
-        };
-        let (result, receiver) = channel();
-        let job = Job { block, window, level: self.level, last, result };
-        workers.jobs.send(job).map_err(|_| gone())?;
-        self.flying.push_back(receiver);
-        if self.flying.len() >= workers.max_flying
-            && let Some(piece) = self.flying.pop_front()
-        {
-            self.take(&receive(&piece)?)?;
-        }
-        Ok(())
     }
 
-    fn take(&mut self, piece: &Piece) -> io::Result<()> {
-        self.checksum.combine(&piece.checksum);
-        self.length += piece.length;
-        self.out.write_all(&piece.bytes)
+    /// Writes the next member as soon as it is made; `false` if there is none.
+    fn write_next(&mut self) -> io::Result<bool> {
+        let Some(next) = self.flying.pop_front() else { return Ok(false) };
+        self.out.write_all(&next.recv().map_err(|_| gone())?)?;
+        Ok(true)
     }
 }
 
 impl<W: Write> Write for GzipEncoder<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let room = BLOCK_BYTES - self.block.len();
-        let taken = buffer.len().min(room);
-        self.block.extend_from_slice(&buffer[..taken]);
-        if self.block.len() == BLOCK_BYTES {
-            self.submit(false)?;
+        let taken = buffer.len().min(MEMBER_BYTES - self.member.len());
+        self.member.extend_from_slice(&buffer[..taken]);
+        if self.member.len() == MEMBER_BYTES {
+            self.submit()?;
         }
         Ok(taken)
     }
 
-    /// Does nothing: ending a block early would change the bytes.
+    /// Does nothing: ending a member early would change the bytes.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-impl Workers {
+impl Makers {
     /// Starts threads that end when the encoder is gone.
-    fn start(threads: usize) -> io::Result<Self> {
+    fn start(threads: usize, level: u32) -> io::Result<Self> {
         let (jobs, queue) = channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
             let queue = Arc::clone(&queue);
             thread::Builder::new().name("gzip".to_owned()).spawn(move || {
+                let mut maker = Maker::new(level);
                 while let Some(job) = next_job(&queue) {
-                    let piece = compress(&job.block, &job.window, job.level, job.last);
+                    // Without a result the encoder finds the channel closed.
+                    let Ok(packed) = maker.make(&job.member) else { return };
                     // An encoder that was dropped waits for nothing.
-                    let _ignored = job.result.send(piece);
+                    let _ignored = job.result.send(packed.to_vec());
                 }
             })?;
         }
-        Ok(Self { jobs, max_flying: 2 * threads })
+        Ok(Self::Threads { jobs, max_flying: (2 * threads).min(MAX_FLYING) })
     }
 }
 
@@ -163,37 +138,58 @@ fn next_job(queue: &Mutex<Receiver<Job>>) -> Option<Job> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
-fn receive(piece: &Receiver<io::Result<Piece>>) -> io::Result<Piece> {
-    piece.recv().map_err(|_| gone())?
-}
-
 fn gone() -> io::Error {
     io::Error::other("a compressing thread ended early")
 }
 
-fn compress(block: &[u8], window: &[u8], level: u32, last: bool) -> io::Result<Piece> {
-    let mut deflate = Compress::new(flate2::Compression::new(level), false);
-    if !window.is_empty() {
-        deflate.set_dictionary(window)?;
+/// Makes members, one after another.
+struct Maker {
+    compressor: Compressor,
+    storer: Compressor,
+    /// Where members are made.
+    out: Vec<u8>,
+    sample: Vec<u8>,
+}
+
+impl Maker {
+    fn new(level: u32) -> Self {
+        let level = CompressionLvl::new(level.min(9).cast_signed());
+        let level = level.expect("the compressor has levels 0 to 12");
+        let store = CompressionLvl::new(0).expect("0 is one of them");
+        let (mut compressor, mut storer) = (Compressor::new(level), Compressor::new(store));
+        let most = [&mut compressor, &mut storer].map(|one| one.gzip_compress_bound(MEMBER_BYTES));
+        let out = vec![0; most[0].max(most[1])];
+        Self { compressor, storer, out, sample: Vec::new() }
     }
-    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
-    // Incompressible data grows by 5 bytes for each 16 KiB or so.
-    let mut bytes = Vec::with_capacity(block.len() + block.len() / 1024 + 1024);
-    loop {
-        let done = usize::try_from(deflate.total_in()).unwrap_or(usize::MAX);
-        let status = deflate.compress_vec(&block[done..], &mut bytes, flush)?;
-        let all_read = deflate.total_in() == block.len() as u64;
-        let finished = match status {
-            Status::StreamEnd => true,
-            // All that was to be flushed has been, if there is room left.
-            Status::Ok | Status::BufError => all_read && !last && bytes.len() < bytes.capacity(),
-        };
-        if finished {
-            break;
+
+    fn make(&mut self, data: &[u8]) -> io::Result<&[u8]> {
+        let stores = self.hardly_shrinks(data)?;
+        let compressor = if stores { &mut self.storer } else { &mut self.compressor };
+        let packed = compressor.gzip_compress(data, &mut self.out).map_err(io::Error::other)?;
+        Ok(&self.out[..packed])
+    }
+
+    /// Whether a sample of 8 KiB, in pieces from all over a whole member, does not shrink by a
+    /// thirty-second. Media, archives and keys are found out at a thirtieth of the cost of trying to
+    /// compress them.
+    fn hardly_shrinks(&mut self, data: &[u8]) -> io::Result<bool> {
+        const PIECES: usize = 8;
+        const PIECE_BYTES: usize = 1 << 10;
+        if data.len() < MEMBER_BYTES {
+            return Ok(false);
         }
-        bytes.reserve(16 << 10);
+        self.sample.clear();
+        for part in data.chunks(data.len() / PIECES) {
+            self.sample.extend_from_slice(&part[..PIECE_BYTES]);
+        }
+        let packed = self.compressor.deflate_compress(&self.sample, &mut self.out);
+        let packed = packed.map_err(io::Error::other)?;
+        Ok(packed + packed / 32 >= self.sample.len())
     }
-    let mut checksum = crc32fast::Hasher::new();
-    checksum.update(block);
-    Ok(Piece { bytes, checksum, length: block.len() as u64 })
+}
+
+impl fmt::Debug for Maker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maker").finish_non_exhaustive()
+    }
 }
