@@ -37,11 +37,11 @@
 //! use mica::builder::{self, BuildContext, BuildRequest, Options, Secrets, Services, progress};
 //! use mica::cache::{StepCache, content::FileCache};
 //! use mica::lint::Checks;
-//! use mica::runtime::{self, CancelToken, NamespaceSandbox, isolation};
+//! use mica::runtime::{self, CancelToken, isolation};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     runtime::init_if_child();
-//!     isolation::enter(isolation::Request::Auto)?;
+//!     let sandbox = isolation::enter(isolation::Request::Auto)?.sandbox()?;
 //!
 //!     let store = mica::store::Store::open("/var/lib/mica".as_ref())?;
 //!     let cache_dir = store.path().join("cache");
@@ -62,7 +62,7 @@
 //!         store: &store,
 //!         images: &store,
 //!         cache: &StepCache::new(&cache_dir),
-//!         sandbox: &NamespaceSandbox::new()?,
+//!         sandbox: sandbox.as_ref(),
 //!         progress: &progress::Silent,
 //!         secrets: &Secrets::default(),
 //!         ssh: &mica::ssh::Agents::default(),

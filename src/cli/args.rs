@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::runtime::isolation::Request;
+
 /// Builds OCI images from Dockerfiles. No daemon, no root needed.
 #[derive(Debug, Parser)]
 #[command(name = "mica", version, max_term_width = 100, disable_help_subcommand = true)]
@@ -12,8 +14,41 @@ pub(super) struct Cli {
     /// ~/.local/share/mica]
     #[arg(long, global = true, env = "MICA_ROOT", value_name = "DIR", hide_env_values = true)]
     pub root: Option<PathBuf>,
+    /// How mica is kept apart from the host; `mica info` shows what works here
+    #[arg(
+        long,
+        global = true,
+        env = "MICA_ISOLATION",
+        value_name = "MODE",
+        value_enum,
+        default_value = "auto",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
+    pub isolation: IsolationArg,
     #[command(subcommand)]
     pub command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum IsolationArg {
+    /// The strongest that works
+    #[value(alias = "default")]
+    Auto,
+    /// Root's namespaces
+    Root,
+    /// A user namespace
+    Userns,
+}
+
+impl From<IsolationArg> for Request {
+    fn from(arg: IsolationArg) -> Self {
+        match arg {
+            IsolationArg::Auto => Self::Auto,
+            IsolationArg::Root => Self::Root,
+            IsolationArg::Userns => Self::UserNamespace,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

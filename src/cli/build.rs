@@ -28,7 +28,6 @@ use crate::cache::StepCache;
 use crate::lint::{self, Checks};
 use crate::oci::{Platform, Reference};
 use crate::parser::{self, Parsed};
-use crate::runtime::NamespaceSandbox;
 
 /// Steps wait for disks and networks too: even one core runs this many at once.
 const MIN_JOBS: usize = 4;
@@ -60,13 +59,15 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     };
     let (result, findings) = {
         let progress = Drawing::new(args.progress, args.quiet, &file, &text);
-        let sandbox = NamespaceSandbox::new()
+        let sandbox = context
+            .isolation
+            .sandbox()
             .map_err(|source| CliError::Read { path: "/proc/self/exe".into(), source })?;
         let services = Services {
             store: &store,
             images: &Puller::new(&store, &registries, args.pull),
             cache: &StepCache::new(&cache_dir),
-            sandbox: &sandbox,
+            sandbox: sandbox.as_ref(),
             progress: &progress,
             secrets: &secrets,
             ssh: &agents,

@@ -24,7 +24,7 @@ use clap::Parser;
 use args::{Cli, Command, ImageCommand, SystemCommand};
 use error::CliError;
 
-use crate::runtime::isolation::{self, Mode};
+use crate::runtime::isolation::{self, Isolation};
 use crate::store::Store;
 
 /// Does what the command line says. The exit status is 0 when it was done, 1 when it failed, 2 for a
@@ -44,7 +44,9 @@ pub fn run() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     match &cli.command {
         Command::Version => return system::version().map(|()| ExitCode::SUCCESS),
-        Command::Info(args) => return system::info(cli.root, args).map(|()| ExitCode::SUCCESS),
+        Command::Info(args) => {
+            return system::info(cli.root, cli.isolation.into(), args).map(|()| ExitCode::SUCCESS);
+        }
         Command::Login(args) => return login::login(args).map(|()| ExitCode::SUCCESS),
         Command::Logout(args) => return login::logout(args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => return check::check(cli.root, args),
@@ -56,8 +58,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         _ => {}
     }
     // Before anything else: it needs a process of one thread.
-    let mode = isolation::enter(isolation::Request::Auto)?;
-    let context = Context { root: cli.root, mode };
+    let isolation = isolation::enter(cli.isolation.into())?;
+    let context = Context { root: cli.root, isolation };
     match cli.command {
         Command::Build(args) => return build::build(&context, &args),
         Command::Run(args) => return run::run(&context, &args),
@@ -104,21 +106,21 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
 #[derive(Debug)]
 struct Context {
     root: Option<PathBuf>,
-    mode: Mode,
+    isolation: Isolation,
 }
 
 impl Context {
     fn open_store(&self) -> Result<Store, CliError> {
-        Ok(Store::open(&store_root(self.root.clone(), &self.mode)?)?)
+        Ok(Store::open(&store_root(self.root.clone(), self.isolation.by_root)?)?)
     }
 }
 
 /// Where the store is: as asked, else where the user's data is.
-fn store_root(asked: Option<PathBuf>, mode: &Mode) -> Result<PathBuf, CliError> {
+fn store_root(asked: Option<PathBuf>, by_root: bool) -> Result<PathBuf, CliError> {
     if let Some(root) = asked {
         return std::path::absolute(&root).map_err(|source| CliError::Read { path: root, source });
     }
-    if *mode == Mode::Root {
+    if by_root {
         return Ok(PathBuf::from("/var/lib/mica"));
     }
     let home = std::env::var_os("XDG_DATA_HOME")

@@ -13,8 +13,7 @@ use crate::mount::Overlay;
 use crate::oci::{ContainerConfig, Reference};
 use crate::registry::Registries;
 use crate::runtime::{
-    CancelToken, ExecSpec, NamespaceSandbox, Network, Sandbox, SandboxMount, Security, Stdin,
-    Stream,
+    CancelToken, ExecSpec, Network, Sandbox, SandboxMount, Security, Stdin, Stream,
 };
 use crate::snapshot::{Attributes, Handle, SnapshotError, Upper, View};
 use crate::store::{Image, StagedLayer, Store, StoreError};
@@ -31,9 +30,11 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<ExitCode, CliErro
     let (image, layers) = get().map_err(unless_cancelled(&cancel))?;
     let top = store.stage_layer()?;
     let spec = spec(args, &image, layers, &top)?;
-    let sandbox = NamespaceSandbox::new()
+    let sandbox = context
+        .isolation
+        .sandbox()
         .map_err(|source| CliError::Read { path: "/proc/self/exe".into(), source })?;
-    run_to_end(&sandbox, &spec, &cancel)
+    run_to_end(sandbox.as_ref(), &spec, &cancel)
 }
 
 /// The image, which is pulled where the store lacks it.

@@ -11,7 +11,7 @@ use crate::builder;
 use crate::cache::StepCache;
 use crate::fetch;
 use crate::registry::settings::{Endpoint, Settings};
-use crate::runtime::isolation::{self, Mode, Request};
+use crate::runtime::isolation::{self, Declined, Request};
 use crate::store::Repair;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -21,23 +21,22 @@ pub(super) fn version() -> Result<(), CliError> {
 }
 
 /// Shows how mica works here; where it does not, why.
-pub(super) fn info(root: Option<PathBuf>, args: &InfoArgs) -> Result<(), CliError> {
-    let mode = isolation::enter(Request::Auto);
-    let (name, reason) = match &mode {
-        Ok(mode) => (mode.to_string(), mode.explanation()),
-        Err(err) => {
-            let hint = err.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-            ("none".to_owned(), format!("{err}{hint}"))
-        }
-    };
-    let plain_user = Mode::UserNamespace { ids: 0 };
-    let root = store_root(root, mode.as_ref().unwrap_or(&plain_user))?;
+pub(super) fn info(
+    root: Option<PathBuf>,
+    wanted: Request,
+    args: &InfoArgs,
+) -> Result<(), CliError> {
+    let by_root = rustix::process::geteuid().is_root();
+    let isolation = isolation::enter(wanted)?;
+    let (name, reason) = (isolation.mode.to_string(), isolation.mode.explanation());
+    let root = store_root(root, by_root)?;
     let kernel = rustix::system::uname();
     let kernel = kernel.release().to_string_lossy().into_owned();
     let settings = Settings::load()?;
     if args.format == ListFormat::Json {
         let info = json!({
             "Version": VERSION, "Root": root, "Isolation": name, "IsolationReason": reason,
+            "IsolationDeclined": isolation.declined.iter().map(declined_json).collect::<Vec<_>>(),
             "Kernel": kernel, "Network": "host", "Registries": registries_json(&settings),
         });
         return ui::line(&info.to_string());
@@ -46,12 +45,28 @@ pub(super) fn info(root: Option<PathBuf>, args: &InfoArgs) -> Result<(), CliErro
         ("version", VERSION.to_owned()),
         ("store", root.display().to_string()),
         ("isolation", format!("{name}: {reason}")),
+    ];
+    rows.extend(isolation.declined.iter().map(|it| ("", declined(it))));
+    rows.extend([
         ("network", "host; `none` for steps that ask for it".to_owned()),
         ("kernel", kernel),
-    ];
+    ]);
     rows.extend(registry_rows(&settings));
     let rows: Vec<_> = rows.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect();
     ui::data(|out| write!(out, "{}", ui::table(&rows)))
+}
+
+/// Why a mode was not taken, and what would enable it.
+fn declined(it: &Declined) -> String {
+    let hint = it.error.hint().map(|hint| format!("; to enable it: {hint}")).unwrap_or_default();
+    format!("not {}: {}{hint}", it.what, it.error)
+}
+
+fn declined_json(it: &Declined) -> serde_json::Value {
+    json!({
+        "Mode": it.what, "Reason": it.error.to_string(), "Errno": it.error.errno(),
+        "Hint": it.error.hint(),
+    })
 }
 
 /// What is set for registries, and by which files; nothing where nothing is.

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::error::{During, SetupError, Step, displayable};
+use super::isolation::Emulation;
 use super::rootfs::{self, Scratch};
 use super::spec::{ExecSpec, Network, SandboxMount, Stdin};
 use super::target::Targets;
@@ -19,13 +20,23 @@ use super::user::{self, User};
 use super::wire::{self, Report};
 use super::{console, etc, exec, init, privilege, sys, system};
 
+/// What the first process has of those outside.
+pub(super) struct Outside<'a> {
+    /// Where reports go.
+    pub(super) socket: &'a UnixStream,
+    /// Ends with the guardian.
+    pub(super) guardian: &'a OwnedFd,
+    /// Where the listener for system calls goes, if any are to be answered.
+    pub(super) teller: Option<(UnixStream, Emulation)>,
+}
+
 /// Sets the sandbox up and executes the command; returns only if that fails.
 pub(super) fn run(
     spec: &ExecSpec,
     stdin: Option<OwnedFd>,
-    socket: &UnixStream,
-    guardian: &OwnedFd,
+    outside: Outside<'_>,
 ) -> Result<Infallible, SetupError> {
+    let Outside { socket, guardian, teller } = outside;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rootfs::enter_mount_namespace()?;
     nix::unistd::sethostname(&spec.hostname).during(Step::Hostname)?;
@@ -45,7 +56,7 @@ pub(super) fn run(
     enter_directory(&root, &spec.cwd)?;
     drop(root);
     let command = exec::Command::new(spec, &user)?;
-    privilege::drop_to(spec, &user)?;
+    privilege::drop_to(spec, &user, teller)?;
     sys::reset_signals();
     die_with(guardian)?;
     Err(command.execute())
@@ -151,8 +162,8 @@ fn connect(
 ) -> Result<(), SetupError> {
     let step = Step::Streams;
     if let Some(terminal) = terminal {
-        rustix::fs::fchown(&terminal, Some(rustix::fs::Uid::from_raw(user.uid)), None)
-            .during(Step::Terminal)?;
+        let owner = Some(rustix::fs::Uid::from_raw(user.uid));
+        let _unmapped = rustix::fs::fchown(&terminal, owner, None);
         nix::unistd::dup2_stdin(&terminal).during(step)?;
         nix::unistd::dup2_stdout(&terminal).during(step)?;
         return nix::unistd::dup2_stderr(&terminal).during(step);

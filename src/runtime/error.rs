@@ -14,6 +14,12 @@ pub enum SandboxError {
         #[source]
         source: std::io::Error,
     },
+    /// No mode of isolation works here.
+    #[error("no step can run here: {reason}")]
+    NoIsolation {
+        /// Each mode, with what the kernel said.
+        reason: String,
+    },
     /// A step of the set-up failed inside.
     #[error(transparent)]
     Setup(#[from] SetupError),
@@ -40,6 +46,10 @@ impl SandboxError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Setup(error) => error.hint(),
+            Self::NoIsolation { .. } => Some(
+                "give the container one of these: `--security-opt seccomp=unconfined` (a user \
+                 namespace), `--user 0` (a chroot), or `--privileged`; or leave RUN out",
+            ),
             _ => None,
         }
     }

@@ -12,7 +12,9 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
 };
 
+use super::emulation::Supervisor;
 use super::error::{During, SetupError, Step};
+use super::isolation::Emulation;
 use super::spec::{ExecSpec, ExitStatus, Network};
 use super::sys::{Fork, fork};
 use super::wire::{self, Order, Report};
@@ -23,8 +25,11 @@ pub(super) fn main() -> u8 {
     let Ok(socket) = std::io::stdin().as_fd().try_clone_to_owned() else { return 1 };
     let socket = UnixStream::from(socket);
     // Nobody to report to: mica is gone, or somebody plays with our name.
-    let Ok(Some((Order::Run { spec }, stdin))) = wire::receive(&socket) else { return 1 };
-    match start(&spec, stdin, &socket).and_then(|pid| guard(pid, &socket)) {
+    let Ok(Some((Order::Run { spec, emulation }, stdin))) = wire::receive(&socket) else {
+        return 1;
+    };
+    let started = start(&spec, stdin, &socket, emulation);
+    match started.and_then(|(pid, calls)| guard(pid, &socket, calls)) {
         Ok(status) => report(&socket, &Report::Exited { status }),
         Err(error) => report(&socket, &Report::Failed { error }),
     }
@@ -34,8 +39,16 @@ fn report(socket: &UnixStream, report: &Report) -> u8 {
     u8::from(wire::send(socket, report, None).is_err())
 }
 
+/// The end of a socket that brings the listener for a step's system calls, and what is answered.
+type Calls = Option<(UnixStream, Emulation)>;
+
 /// Forks the first process into new namespaces.
-fn start(spec: &ExecSpec, stdin: Option<OwnedFd>, socket: &UnixStream) -> Result<Pid, SetupError> {
+fn start(
+    spec: &ExecSpec,
+    stdin: Option<OwnedFd>,
+    socket: &UnixStream,
+    emulation: Emulation,
+) -> Result<(Pid, Calls), SetupError> {
     sys::close_all_at_exec().during(Step::Streams)?;
     let mut namespaces = CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWIPC
@@ -48,42 +61,72 @@ fn start(spec: &ExecSpec, stdin: Option<OwnedFd>, socket: &UnixStream) -> Result
     // Ends when the guardian does, which the first process can't see by its parent's number.
     let (alive, guardian) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during(Step::Fork)?;
+    let (calls, teller) = match emulation {
+        Emulation::Nothing => (None, None),
+        _ => {
+            let (near, far) = UnixStream::pair().during(Step::Fork)?;
+            (Some((near, emulation)), Some((far, emulation)))
+        }
+    };
     match fork().during(Step::Fork)? {
         Fork::Parent(pid) => {
             // Kept open by the guardian for as long as it lives.
             std::mem::forget(guardian);
-            Ok(pid)
+            Ok((pid, calls))
         }
         Fork::Child => {
-            drop(guardian);
-            let Err(error) = container::run(spec, stdin, socket, &alive);
+            drop((guardian, calls));
+            let outside = container::Outside { socket, guardian: &alive, teller };
+            let Err(error) = container::run(spec, stdin, outside);
             let code = report(socket, &Report::Failed { error });
             super::leave(code.max(1))
         }
     }
 }
 
-/// Waits for the first process, and ends it when mica says so or is gone.
-fn guard(pid: Pid, socket: &UnixStream) -> Result<ExitStatus, SetupError> {
+/// Waits for the first process, and ends it when mica says so or is gone; meanwhile, answers what the
+/// step asks.
+fn guard(pid: Pid, socket: &UnixStream, mut calls: Calls) -> Result<ExitStatus, SetupError> {
     // The output has to end with the processes inside, not with their guardian.
     let null = std::fs::File::options().write(true).open("/dev/null").during(Step::Streams)?;
     nix::unistd::dup2_stdout(&null).during(Step::Streams)?;
     nix::unistd::dup2_stderr(&null).during(Step::Streams)?;
     let process = pidfd_open(pid, PidfdFlags::empty()).during(Step::Fork)?;
+    let _hears_of_signals_less = rustix::process::chdir("/proc");
     let mut listening = true;
+    let mut supervisor: Option<Supervisor> = None;
     loop {
-        let mut fds = vec![PollFd::new(&process, PollFlags::IN)];
-        if listening {
-            fds.push(PollFd::new(socket, PollFlags::IN));
-        }
+        let watched = [
+            Some(process.as_fd()),
+            listening.then(|| socket.as_fd()),
+            calls.as_ref().map(|(socket, _)| socket.as_fd()),
+            supervisor.as_ref().map(Supervisor::listener),
+        ];
+        let mut fds: Vec<_> = watched
+            .iter()
+            .flatten()
+            .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+            .collect();
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).during(Step::Parent),
         }
-        if !fds[0].revents().is_empty() {
+        let mut answers = fds.iter().map(|fd| !fd.revents().is_empty());
+        let [ended, ordered, told, asked] =
+            watched.map(|it| it.is_some() && answers.next().unwrap_or(false));
+        if ended {
             return status_of(pid);
         }
-        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+        if told && let Some((socket, emulation)) = calls.take() {
+            // Without a listener, the process has failed before, and says so itself.
+            if let Ok(Some((0u8, Some(listener)))) = wire::receive(&socket) {
+                supervisor = Some(Supervisor::new(listener, pid, emulation));
+            }
+        }
+        if asked && let Some(supervisor) = &mut supervisor {
+            supervisor.answer();
+        }
+        if ordered {
             let signal = match wire::receive(socket) {
                 Ok(Some((Order::Terminate, _))) if listens_to_term(pid) => Signal::TERM,
                 order => {
@@ -118,7 +161,8 @@ fn status_of(pid: Pid) -> Result<ExitStatus, SetupError> {
 /// PID 1 never hears a signal that it has no handler for, so waiting for one would be in vain.
 fn listens_to_term(pid: Pid) -> bool {
     const TERM: u64 = 1 << (nix::libc::SIGTERM - 1);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
+    // Relative: the working directory is /proc, also once the root is another.
+    let status = std::fs::read_to_string(format!("{}/status", pid.as_raw_nonzero()));
     status
         .ok()
         .and_then(|it| {

@@ -9,7 +9,8 @@
 //! What the process may do is what Docker's build allows, row by row: capabilities and limits in
 //! `privilege`, the system call filter in `seccomp`, mounts and masks in `system`, the root in
 //! `rootfs`. Root and plain users take the same path; a plain user's mica has entered a user
-//! namespace first ([`isolation`]).
+//! namespace first ([`isolation`]); what the kernel then refuses for want of ids, the guardian answers
+//! (`emulation`).
 //!
 //! **Invariants.** When [`Sandbox::run`] returns, no process and no mount of it is left, however it
 //! ended; if mica is killed, the same holds a moment later. No path of an image is followed outside
@@ -19,14 +20,15 @@
 mod cancel;
 mod console;
 mod container;
+mod emulation;
 mod error;
 mod etc;
 mod exec;
 pub mod fake;
-mod idmap;
 mod init;
 pub mod isolation;
 mod namespace;
+mod nothing;
 mod privilege;
 mod rootfs;
 mod seccomp;

@@ -18,6 +18,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::cancel::CancelToken;
 use super::error::SandboxError;
+use super::isolation::{Emulation, Mode};
 use super::spec::{ExecSpec, ExitStatus, Stdin};
 use super::stub::{self, Stub};
 use super::terminal::Relay;
@@ -35,35 +36,39 @@ const PIECE_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct NamespaceSandbox {
     program: OwnedFd,
+    emulation: Emulation,
 }
 
 impl NamespaceSandbox {
-    /// Prepares to start mica itself as the sandbox's init.
+    /// Prepares to start mica itself as the sandbox's init, in the mode that was entered.
     ///
     /// # Errors
     /// The kernel is older than 5.12, or mounts are forbidden here.
-    pub fn new() -> std::io::Result<Self> {
+    pub fn new(mode: Mode) -> std::io::Result<Self> {
         let running = rustix::fs::stat("/proc/self/exe")?;
-        if let Ok(sandbox) = std::env::current_exe().and_then(|path| Self::with_program(&path)) {
+        if let Ok(sandbox) =
+            std::env::current_exe().and_then(|path| Self::with_program(mode, &path))
+        {
             let found = rustix::fs::fstat(&sandbox.program)?;
             if (found.st_dev, found.st_ino) == (running.st_dev, running.st_ino) {
                 return Ok(sandbox);
             }
         }
         // Renamed, deleted or replaced since it was started.
-        Ok(Self { program: sealed_copy(Path::new("/proc/self/exe"))? })
+        let program = sealed_copy(Path::new("/proc/self/exe"))?;
+        Ok(Self { program, emulation: mode.emulation() })
     }
 
     /// Like [`new`](Self::new) with another binary, whose `main` calls
     /// [`init_if_child`](super::init_if_child) first.
     #[doc(hidden)]
-    pub fn with_program(program: &Path) -> std::io::Result<Self> {
+    pub fn with_program(mode: Mode, program: &Path) -> std::io::Result<Self> {
         // A container could reach the binary that started it by /proc/1/exe and overwrite it
         // (CVE-2019-5736); through a detached read-only mount, nobody can.
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let program = open_tree(rustix::fs::CWD, program, flags)?;
         sys::mount_setattr(&program, sys::RDONLY, false)?;
-        Ok(Self { program })
+        Ok(Self { program, emulation: mode.emulation() })
     }
 }
 
@@ -88,8 +93,8 @@ impl Sandbox for NamespaceSandbox {
         if cancel.is_cancelled() {
             return Err(SandboxError::Cancelled);
         }
-        let mut run =
-            Run::start(&self.program, spec).map_err(|source| SandboxError::Spawn { source })?;
+        let mut run = Run::start(&self.program, spec, self.emulation)
+            .map_err(|source| SandboxError::Spawn { source })?;
         let watched = run.watch(output, cancel);
         drop(run.socket);
         let _reaped = run.child.wait();
@@ -119,7 +124,7 @@ struct Run {
 }
 
 impl Run {
-    fn start(program: &OwnedFd, spec: &ExecSpec) -> std::io::Result<Self> {
+    fn start(program: &OwnedFd, spec: &ExecSpec, emulation: Emulation) -> std::io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
             .arg0(INIT_NAME)
@@ -141,7 +146,7 @@ impl Run {
         };
         let stdin = std::io::stdin();
         let inherited = (spec.stdin == Stdin::Inherit && !spec.terminal).then(|| stdin.as_fd());
-        let order = Order::Run { spec: Box::new(spec.clone()) };
+        let order = Order::Run { spec: Box::new(spec.clone()), emulation };
         if let Err(error) = wire::send(&run.socket, &order, inherited) {
             drop(run.socket);
             run.child.kill()?;

@@ -1,14 +1,19 @@
 //! Gives up what the process must not have: the last acts before it becomes the user's command.
 
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
 use nix::sys::resource::{Resource as Rlimit, getrlimit, rlim_t, setrlimit};
 use nix::unistd::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::error::{During, SetupError, Step};
+use super::isolation::Emulation;
+use super::seccomp::{self, Profile};
 use super::spec::{ExecSpec, Resource, Security, Ulimit};
 use super::user::User;
-use super::{seccomp, sys};
+use super::{sys, wire};
 
 /// Docker's default capabilities: `00000000a80425fb`.
 const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
@@ -33,14 +38,29 @@ const OPEN_FILES: rlim_t = 1 << 20;
 ///
 /// The filter is loaded while `CAP_SYS_ADMIN` is there, since it would need `no_new_privs` otherwise,
 /// which `sudo` and `ping` in an image don't survive. What follows it is allowed by it.
-pub(super) fn drop_to(spec: &ExecSpec, user: &User) -> Result<(), SetupError> {
+///
+/// From the filter on, the guardian may have to answer the calls of this very process: so it gets the
+/// listener at once. Whoever is not there for the kernel, it knows.
+pub(super) fn drop_to(
+    spec: &ExecSpec,
+    user: &User,
+    teller: Option<(UnixStream, Emulation)>,
+) -> Result<(), SetupError> {
     set_limits(&spec.ulimits)?;
     // Keyrings are not namespaced (CVE-2016-0728). Without kernel support there is none to hide, and
     // where an outer filter denies the call, it denies the process's too.
     let _none = sys::join_new_session_keyring();
     let sandboxed = spec.security == Security::Sandbox;
+    let emulation = teller.as_ref().map_or(Emulation::Nothing, |(_, emulation)| *emulation);
+    let profile = if sandboxed { Profile::Default } else { Profile::Open };
+    if sandboxed || emulation != Emulation::Nothing {
+        let program = seccomp::program(profile, emulation);
+        let listener = sys::load_filter(&program, teller.is_some()).during(Step::Filter)?;
+        if let (Some((socket, _)), Some(listener)) = (teller, listener) {
+            wire::send(&socket, &0u8, Some(listener.as_fd())).during(Step::Filter)?;
+        }
+    }
     if sandboxed {
-        sys::load_filter(&seccomp::program()).during(Step::Filter)?;
         limit_bounding_set()?;
     }
     let groups: Vec<Gid> =

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
@@ -71,21 +71,105 @@ pub(super) fn join_new_session_keyring() -> io::Result<()> {
 }
 
 /// Loads a system call filter for this thread, without `no_new_privs`: `sudo` has to go on working.
-pub(super) fn load_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+///
+/// With `listens`, the answer is where the calls arrive that the filter tells of.
+pub(super) fn load_filter(
+    program: &[libc::sock_filter],
+    listens: bool,
+) -> io::Result<Option<OwnedFd>> {
+    let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW
+        | if listens { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: program.as_ptr().cast_mut(),
     };
     // SAFETY: the kernel copies `len` instructions from a slice that outlives the call, and never
     // writes to it.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-            &raw const program,
-        )
-    })
+    let returned = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+    };
+    check(returned)?;
+    let listener = listens.then(|| {
+        let fd = i32::try_from(returned).map_err(|_| io::ErrorKind::InvalidData)?;
+        // SAFETY: with that flag, what the kernel returns is a descriptor that nobody else has.
+        Ok::<_, io::Error>(unsafe { OwnedFd::from_raw_fd(fd) })
+    });
+    listener.transpose()
+}
+
+/// A system call that waits for an answer.
+pub(super) type Notification = libc::seccomp_notif;
+
+/// Takes the next call off a filter's listener.
+pub(super) fn next_notification(listener: impl AsFd) -> io::Result<Notification> {
+    // SAFETY: all zeros is a value of this plain C struct, and what the kernel asks for.
+    let mut notification: Notification = unsafe { std::mem::zeroed() };
+    let (listener, request) = (listener.as_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _);
+    // SAFETY: the kernel writes one struct of the size that the request's number has in it.
+    let received = unsafe { libc::ioctl(listener.as_raw_fd(), request, &raw mut notification) };
+    check(received.into()).map(|()| notification)
+}
+
+/// Whether whoever made a call still waits for its answer: what was found by its number is its own.
+pub(super) fn is_waiting(listener: impl AsFd, id: u64) -> bool {
+    let request = libc::SECCOMP_IOCTL_NOTIF_ID_VALID as _;
+    // SAFETY: the kernel reads 8 bytes that live across the call.
+    unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), request, &raw const id) == 0 }
+}
+
+/// Lets a call return a value, or fail with an error number, or go on as if nobody had looked.
+pub(super) fn answer(
+    listener: impl AsFd,
+    id: u64,
+    answer: Option<Result<i64, i32>>,
+) -> io::Result<()> {
+    let response = libc::seccomp_notif_resp {
+        id,
+        val: answer.and_then(Result::ok).unwrap_or(0),
+        error: answer.and_then(Result::err).map_or(0, |errno| -errno),
+        flags: if answer.is_none() { CONTINUE } else { 0 },
+    };
+    // SAFETY: the kernel reads one struct that lives across the call.
+    check(
+        unsafe {
+            libc::ioctl(
+                listener.as_fd().as_raw_fd(),
+                libc::SECCOMP_IOCTL_NOTIF_SEND as _,
+                &raw const response,
+            )
+        }
+        .into(),
+    )
+}
+
+const CONTINUE: u32 = 1;
+
+/// Gives `fd` to whoever made a call, and lets the call return its number there.
+pub(super) fn answer_with_descriptor(
+    listener: impl AsFd,
+    id: u64,
+    fd: BorrowedFd<'_>,
+    close_at_exec: bool,
+) -> io::Result<()> {
+    const SEND: u32 = 2;
+    let request = libc::seccomp_notif_addfd {
+        id,
+        flags: SEND,
+        srcfd: u32::try_from(fd.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        newfd: 0,
+        newfd_flags: if close_at_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
+    };
+    // SAFETY: the kernel reads one struct that lives across the call.
+    check(
+        unsafe {
+            libc::ioctl(
+                listener.as_fd().as_raw_fd(),
+                libc::SECCOMP_IOCTL_NOTIF_ADDFD as _,
+                &raw const request,
+            )
+        }
+        .into(),
+    )
 }
 
 /// Marks every descriptor but the standard streams to be closed at execve.

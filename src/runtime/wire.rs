@@ -19,6 +19,7 @@ use rustix::net::{
 };
 
 use super::error::{SetupError, Step};
+use super::isolation::Emulation;
 use super::spec::{ExecSpec, ExitStatus, Network, Resource, SandboxMount, Security, Stdin, Ulimit};
 use super::stub::Stub;
 use super::user::UserError;
@@ -31,7 +32,7 @@ const FRAME_LIMIT: u32 = 256 << 20;
 #[derive(Debug)]
 pub(super) enum Order {
     /// Run this; the attached descriptor, if any, is the process's standard input.
-    Run { spec: Box<ExecSpec> },
+    Run { spec: Box<ExecSpec>, emulation: Emulation },
     /// End it gently if it listens, at once if it can't.
     Terminate,
     /// End it now.
@@ -184,7 +185,7 @@ macro_rules! wire {
 }
 
 wire! { number: u8, u32, u64, i32, i64 }
-wire! { listed: Step, Resource }
+wire! { listed: Step, Resource, Emulation }
 wire! { struct
     Overlay { lowers, upper, work }
     ExecSpec {
@@ -195,7 +196,7 @@ wire! { struct
     Stub { path, directory, device, inode, accessed, modified }
 }
 wire! { enum
-    Order { 0 Run { spec spec } 1 Terminate {} 2 Kill {} }
+    Order { 0 Run { spec spec, emulation emulation } 1 Terminate {} 2 Kill {} }
     Report {
         0 Terminal {}
         1 Stubs { stubs stubs }
@@ -348,9 +349,13 @@ mod tests {
             gid: 2,
         });
         let (near, far) = UnixStream::pair().expect("a socket pair");
-        send(&near, &Order::Run { spec: Box::new(spec.clone()) }, None).expect("to send");
+        let emulation = Emulation::Owners;
+        send(&near, &Order::Run { spec: Box::new(spec.clone()), emulation }, None)
+            .expect("to send");
         let (order, _) = receive::<Order>(&far).expect("to receive").expect("a frame");
-        let Order::Run { spec: received } = order else { panic!("{order:?}") };
+        let Order::Run { spec: received, emulation: Emulation::Owners } = order else {
+            panic!("{order:?}")
+        };
         assert_eq!(format!("{received:?}"), format!("{spec:?}"));
         drop(near);
         assert!(receive::<Order>(&far).expect("the end").is_none());

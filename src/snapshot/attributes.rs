@@ -59,21 +59,20 @@ pub(crate) fn set_on_fd(
     has_mode: bool,
 ) -> std::result::Result<(), Errno> {
     let fd = fd.as_fd();
-    let mut mode = attributes.mode;
     if !has_owner {
         match sys::fchown(fd, Some(uid(attributes.uid)), Some(gid(attributes.gid))) {
             Ok(()) => {}
+            // Without a namespace, the maker counts as root.
+            Err(errno) if is_beyond_user(errno) && (attributes.uid, attributes.gid) == (0, 0) => {}
             Err(errno) if is_beyond_user(errno) => {
                 let value = attributes.stub(kind).encode();
                 sys::fsetxattr(fd, Stub::XATTR, value.as_bytes(), XattrFlags::empty())?;
-                // The file is not its owner's, so it must not lend the maker's identity to anyone.
-                mode &= 0o1777;
             }
             Err(errno) => return Err(errno),
         }
     }
-    if !has_mode || mode != attributes.mode {
-        sys::fchmod(fd, Mode::from_raw_mode(mode))?;
+    if !has_mode {
+        sys::fchmod(fd, Mode::from_raw_mode(attributes.mode))?;
     }
     for (name, value) in image_xattrs(attributes) {
         sys::fsetxattr(fd, name, value, XattrFlags::empty()).or_else(tolerate)?;
@@ -83,7 +82,7 @@ pub(crate) fn set_on_fd(
 
 /// Gives the owner, mode, xattrs and time to the link, pipe or device `name`.
 ///
-/// `Err(None)` says that the owner cannot be set and that there is no way to note it down.
+/// `Err(None)` says that the owner cannot be set and that there is no room to note it down.
 pub(crate) fn set_on_name(
     dir: &Handle,
     name: &OsStr,
@@ -92,7 +91,14 @@ pub(crate) fn set_on_name(
 ) -> std::result::Result<(), Option<Errno>> {
     let (user, group) = (uid(attributes.uid), gid(attributes.gid));
     match sys::chownat(dir, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW) {
-        Err(errno) if is_beyond_user(errno) => return Err(None),
+        Err(errno) if is_beyond_user(errno) => {
+            let meant = (attributes.uid, attributes.gid);
+            let meant = (meant != (0, 0)).then_some(meant);
+            dir.set_owner_of(name, meant).map_err(|error| match Errno::from_io_error(&error) {
+                Some(Errno::NOSPC | Errno::TOOBIG | Errno::OPNOTSUPP | Errno::RANGE) | None => None,
+                errno => errno,
+            })?;
+        }
         result => result?,
     }
     if kind != Kind::Symlink {
@@ -119,6 +125,7 @@ pub(crate) fn set_device_stub(
 ) -> std::result::Result<(), Errno> {
     let value = Stub { rdev, ..attributes.stub(kind) }.encode();
     sys::fsetxattr(&file, Stub::XATTR, value.as_bytes(), XattrFlags::empty())?;
+    sys::fchmod(&file, Mode::from_raw_mode(attributes.mode))?;
     sys::futimens(&file, &times(attributes.mtime))
 }
 

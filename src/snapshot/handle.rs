@@ -7,10 +7,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self as sys, AtFlags, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{
+    self as sys, AtFlags, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::attributes::times;
+use super::owners::Owners;
 use super::{Metadata, Stub, Timestamp};
 
 /// The xattr with which OverlayFS marks a directory that hides those below it.
@@ -93,7 +96,10 @@ impl Handle {
     /// What `name` is, given what it seems to be.
     fn see_through(&self, name: &OsStr, seems: Metadata) -> io::Result<Metadata> {
         if !(seems.is_file() || seems.is_dir()) {
-            return Ok(seems);
+            return Ok(match self.owners()?.of(name) {
+                Some(owner) => seems.with_owner(owner),
+                None => seems,
+            });
         }
         Ok(match self.xattr(Some(name), Stub::XATTR)?.as_deref().and_then(Stub::decode) {
             Some(stub) => seems.with_stub(&stub),
@@ -129,6 +135,20 @@ impl Handle {
 
     fn own_xattr(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         absent(read_xattr(|buffer| sys::fgetxattr(&self.0, name, buffer)))
+    }
+
+    /// Whose the links, pipes and sockets in the directory are meant to be.
+    fn owners(&self) -> io::Result<Owners> {
+        Ok(Owners::decode(self.own_xattr(Owners::XATTR)?.unwrap_or_default()))
+    }
+
+    /// Notes down whose the link, pipe or socket `name` is meant to be; `None` for whose it is.
+    pub(crate) fn set_owner_of(&self, name: &OsStr, owner: Option<(u32, u32)>) -> io::Result<()> {
+        let mut owners = self.owners()?;
+        if owners.set(name, owner) {
+            sys::fsetxattr(&self.0, Owners::XATTR, owners.encode(), XattrFlags::empty())?;
+        }
+        Ok(())
     }
 
     /// The xattr `xattr` of `name`, or of the directory itself for `None`.
@@ -347,8 +367,11 @@ impl Walk {
             return Ok(Some(WalkEvent::Enter(self.dir.own_metadata()?)));
         }
         self.has_xattrs = metadata.is_file() && self.dir.has_xattrs(&name)?;
-        let metadata =
-            if self.has_xattrs { self.dir.see_through(&name, metadata)? } else { metadata };
+        let metadata = if self.has_xattrs || !metadata.is_file() {
+            self.dir.see_through(&name, metadata)?
+        } else {
+            metadata
+        };
         Ok(Some(WalkEvent::Leaf(metadata)))
     }
 

@@ -1,6 +1,7 @@
 //! What there is to know about a file besides its name and content.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use rustix::fs::{FileType, Stat, makedev};
 
@@ -124,11 +125,29 @@ impl Metadata {
     }
 
     /// What it is, given the stub that was found on it.
+    ///
+    /// Permissions are those on disk: whoever changed them later changed them there.
     pub(crate) fn with_stub(mut self, stub: &Stub) -> Self {
-        (self.kind, self.mode) = (Kind::of(stub.mode), stub.mode & 0o7777);
+        self.kind = Kind::of(stub.mode);
         (self.uid, self.gid, self.rdev) = (stub.uid, stub.gid, stub.rdev);
         self
     }
+
+    /// What it is, given whose it is meant to be.
+    pub(crate) fn with_owner(mut self, (uid, gid): (u32, u32)) -> Self {
+        (self.uid, self.gid) = (uid, gid);
+        self
+    }
+}
+
+/// A plain user's own id on disk is root's in an image, as it is in a namespace that maps nothing else.
+///
+/// In every other mode of isolation mica is root itself, and ids are what they are.
+pub(crate) fn owner(uid: u32, gid: u32) -> (u32, u32) {
+    static OWN: OnceLock<(u32, u32)> = OnceLock::new();
+    let own = OWN
+        .get_or_init(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
+    if (uid, gid) == *own && own.0 != 0 { (0, 0) } else { (uid, gid) }
 }
 
 impl From<&Stat> for Metadata {
@@ -143,11 +162,12 @@ impl From<&Stat> for Metadata {
     )]
     fn from(stat: &Stat) -> Self {
         let rdev = stat.st_rdev as u64;
+        let (uid, gid) = owner(stat.st_uid, stat.st_gid);
         Self {
             kind: Kind::of(stat.st_mode as u32),
             mode: stat.st_mode as u32 & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid,
+            gid,
             size: stat.st_size as u64,
             mtime: Timestamp { secs: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 },
             ctime: Timestamp { secs: stat.st_ctime as i64, nanos: stat.st_ctime_nsec as u32 },
@@ -164,7 +184,8 @@ impl From<&Stat> for Metadata {
 /// In a user namespace nobody can make a device, nor give a file to an id outside of the map. Then
 /// an empty file takes the device's place, or the file keeps its maker as owner, and the xattr
 /// [`Stub::XATTR`] tells the truth: `MODE UID GID MAJOR:MINOR`, the mode octal and with the file
-/// type's bits, the rest decimal. Readers of this module see the truth only.
+/// type's bits, the rest decimal. Readers of this module see the truth only. What can have no xattr
+/// (links, pipes, sockets) is in the list of its directory, see [`Owners`](super::owners::Owners).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stub {
     /// File type and permissions, as `st_mode` has them.

@@ -12,6 +12,7 @@
 //! | `NAME` of a lower layer is gone (whiteout) | a character device 0:0 called `NAME` |
 //! | nothing of the lower directory shows (opaque) | the xattr `user.overlay.opaque` = `y` |
 //! | a device or an owner that this user cannot make | the xattr `user.mica.stat`, see [`Stub`] |
+//! | such an owner of a link, pipe or socket | the xattr `user.mica.links` of its directory |
 //!
 //! The same form is used in every mode of isolation, so that a directory is a lower of a kernel
 //! mount and input of this module alike. [`View`] reads a stack without a mount, [`Upper`] writes
@@ -29,6 +30,7 @@ mod dirs;
 mod error;
 mod handle;
 mod metadata;
+mod owners;
 mod remove;
 mod resolve;
 #[cfg(test)]

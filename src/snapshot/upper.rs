@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::attributes::times;
 use super::dirs::Dirs;
 use super::handle::Handle;
+use super::metadata::owner;
 use super::{Attributes, Metadata, Result, SnapshotError, Timestamp, UpperDir, View};
 
 /// The topmost layer directory of a stack: every change of a COPY, an ADD, a WORKDIR or an unpacked
@@ -61,7 +62,7 @@ impl Upper {
             below.push(lower.try_clone().map_err(open_error)?);
         }
         let lower = Dirs::stack(below, true);
-        let maker = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let maker = owner(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let shared = Arc::new(Shared {
             top: dir.try_clone().map_err(open_error)?,
             maker,

@@ -328,7 +328,10 @@ impl UpperDir {
         self.0.shared.changed();
         match self.0.handle.stat(name).map_err(failed)? {
             Some(metadata) if metadata.is_whiteout() => return Ok(()),
-            Some(_) => remove_tree(&self.0.handle, name).map_err(failed)?,
+            Some(_) => {
+                remove_tree(&self.0.handle, name).map_err(failed)?;
+                self.0.handle.set_owner_of(name, None).map_err(failed)?;
+            }
             None => {}
         }
         match self.lower() {
@@ -442,7 +445,11 @@ impl UpperDir {
             }
             self.0.shared.changed();
             match sys::unlinkat(&self.0.handle, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
+                Ok(()) => {
+                    let forgotten = self.0.handle.set_owner_of(name, None);
+                    forgotten.map_err(|error| self.failed("replace", name, error))?;
+                }
+                Err(Errno::NOENT) => {}
                 Err(Errno::ISDIR) => {
                     return Err(SnapshotError::IsADirectory { path: self.0.path.join(name) });
                 }

@@ -49,7 +49,11 @@ impl Forward {
         let folder = File::open(dir)?;
         // Short, however long the path of the folder is.
         let listener = UnixListener::bind(by_descriptor(&folder).join(name))?;
-        chown(dir.join(name), Some(uid), Some(gid))?;
+        match chown(dir.join(name), Some(uid), Some(gid)) {
+            // Nobody there for the kernel: everybody in the namespace is its one id.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            owned => owned?,
+        }
         std::fs::set_permissions(dir.join(name), Permissions::from_mode(mode))?;
         let shared = Arc::new(Shared::default());
         let accepting = {

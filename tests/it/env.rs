@@ -65,6 +65,18 @@ pub(crate) fn plain_user() -> Option<TestEnv> {
     TestEnv::of(Some(user))?.and_base()
 }
 
+/// An environment with `base` that is the user's `nobody`, who has no subordinate ids; only where root
+/// runs the tests.
+pub(crate) fn single_id() -> Option<TestEnv> {
+    let text = fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let nobody = User::from_name("nobody").ok().flatten();
+    let Some(nobody) = nobody.filter(|_| is_root() && !text.contains("nobody:")) else {
+        skip("needs root, and a user `nobody` without subordinate ids");
+        return None;
+    };
+    TestEnv::of(Some(nobody))?.and_base()
+}
+
 /// Like [`with_base`], for what only root can prepare.
 pub(crate) fn root_only() -> Option<TestEnv> {
     if is_root() {

@@ -17,6 +17,7 @@ mod images;
 mod import;
 mod instructions;
 mod interrupt;
+mod isolation;
 mod login;
 mod named_contexts;
 mod outputs;

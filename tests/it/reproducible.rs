@@ -7,7 +7,8 @@ use crate::env::{Ran, TestEnv, is_root, plain_user, with_base};
 const EPOCH: u64 = 1_600_000_000;
 
 /// The same base in each store: one archive, which says when it was made.
-fn same_base(from: &TestEnv, to: &TestEnv) {
+/// Gives one environment the base image of the other.
+pub(crate) fn same_base(from: &TestEnv, to: &TestEnv) {
     let archive = from.mica(["save", "base"]).bytes;
     to.mica(["rmi", "base"]).success();
     to.mica_with_input(["load"], &archive).success();

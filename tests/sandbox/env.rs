@@ -53,7 +53,7 @@ impl Env {
         .map_err(|error| error.to_string())?;
         std::fs::write(layer.join("etc/group"), "root:x:0:\napp:x:1001:\nextra:x:55:app\n")
             .map_err(|error| error.to_string())?;
-        let sandbox = NamespaceSandbox::new().map_err(|error| error.to_string())?;
+        let sandbox = NamespaceSandbox::new(mode).map_err(|error| error.to_string())?;
         Ok(Self { mode, sandbox, directory })
     }
 

@@ -82,7 +82,7 @@ pub(crate) fn is_victim() -> bool {
 /// Runs something endless in a process of its own, to be killed.
 pub(crate) fn victim() -> ExitCode {
     let mode = mica::runtime::isolation::enter(mica::runtime::isolation::Request::Auto);
-    let env = Env::new(mode.expect("a mode")).expect("an environment");
+    let env = Env::new(mode.expect("a mode").mode).expect("an environment");
     if std::env::args().any(|it| it == TERMINAL) {
         let mut step = env.step(
             "busybox tty; ls /dev/console; busybox stty size; read line; echo got $line; exit 5",

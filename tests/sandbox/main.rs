@@ -30,20 +30,19 @@ fn main() -> ExitCode {
         return lifecycle::victim();
     }
     let root = nix::unistd::Uid::effective().is_root();
-    let mode = match isolation::enter(isolation::Request::Auto) {
-        Ok(mode) => mode,
-        Err(error) => {
-            println!("skipped: {error}; {}", error.hint().unwrap_or_default());
-            return ExitCode::SUCCESS;
-        }
-    };
-    let failed = run_all(&mode, &filters);
+    let isolation = isolation::enter(isolation::Request::Auto).expect("a mode");
+    let mode = isolation.mode;
+    if mode == Mode::None {
+        println!("skipped: {}", mode.explanation());
+        return ExitCode::SUCCESS;
+    }
+    let failed = run_all(mode, &filters);
     let failed_as_user = root && mode == Mode::Root && !run_as_user(&filters);
     ExitCode::from(u8::from(failed || failed_as_user))
 }
 
-fn run_all(mode: &Mode, filters: &[String]) -> bool {
-    let env = match Env::new(mode.clone()) {
+fn run_all(mode: Mode, filters: &[String]) -> bool {
+    let env = match Env::new(mode) {
         Ok(env) => env,
         Err(reason) => {
             println!("skipped: {reason}");

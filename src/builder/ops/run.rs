@@ -1,7 +1,7 @@
 //! RUN: a command in the sandbox, on an overlay of which the new layer is the upper directory.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::runtime::{
     ExecSpec, ExitStatus, Network, Resource, SandboxError, SandboxMount, Security, Stdin, Stream,
     Ulimit,
 };
-use crate::snapshot::View;
+use crate::snapshot::{Attributes, View};
 use crate::ssh::Forward;
 use crate::store::StagedLayer;
 
@@ -258,7 +258,9 @@ fn cache_dir(
         let view = View::new(Vec::new())?;
         let upper = crate::snapshot::Upper::new(open(dir)?, &view)?;
         copy_tree(&seed, &roots, &upper, "/", work.now())?;
-        set_owner(dir, owner)
+        let (mode, uid, gid) = owner;
+        let attributes = Attributes { mode, uid, gid, ..Attributes::default() };
+        upper.root().set_attributes(&attributes).map_err(BuildError::from)
     };
     let store = work.services.store;
     let (dir, lock) = match sharing {
@@ -279,14 +281,4 @@ fn cache_dir(
     };
     held.locks.extend(lock);
     Ok(dir)
-}
-
-fn set_owner(dir: &Path, (mode, uid, gid): (u32, u32, u32)) -> Result<(), BuildError> {
-    use std::os::unix::fs::PermissionsExt;
-    let set = std::os::unix::fs::chown(dir, Some(uid), Some(gid))
-        .and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(mode)));
-    set.map_err(|source| {
-        let (action, path) = ("give to its owner", dir.to_owned());
-        crate::snapshot::SnapshotError::Io { action, path, source }.into()
-    })
 }

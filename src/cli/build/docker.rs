@@ -42,8 +42,6 @@ pub(in crate::cli) struct DockerFlags {
     #[arg(long, hide = true)]
     cpuset_mems: Option<String>,
     #[arg(long, hide = true)]
-    isolation: Option<String>,
-    #[arg(long, hide = true)]
     cache_from: Vec<String>,
 
     #[arg(long, hide = true)]
@@ -79,7 +77,7 @@ impl DockerFlags {
         Ok(())
     }
 
-    fn ignored(&self) -> [(&'static str, bool); 9] {
+    fn ignored(&self) -> [(&'static str, bool); 8] {
         [
             ("--memory", self.memory.is_some()),
             ("--memory-swap", self.memory_swap.is_some()),
@@ -88,7 +86,6 @@ impl DockerFlags {
             ("--cpu-quota", self.cpu_quota.is_some()),
             ("--cpuset-cpus", self.cpuset_cpus.is_some()),
             ("--cpuset-mems", self.cpuset_mems.is_some()),
-            ("--isolation", self.isolation.is_some()),
             ("--cache-from", !self.cache_from.is_empty()),
         ]
     }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use crate::builder::{BuildError, Images};
 use crate::cli::store_root;
 use crate::oci::{Platform, Reference};
-use crate::runtime::isolation::{self, Mode, Request};
+use crate::runtime::isolation::{self, Request};
 use crate::store::{Image, Store};
 
 /// Images for checks. One that cannot be had is not known, whatever the reason: a check works where
@@ -23,15 +23,14 @@ impl LazyStore {
     }
 
     fn open(&self) -> Option<Store> {
-        let is_root = rustix::process::geteuid().is_root();
-        let likely = if is_root { Mode::Root } else { Mode::UserNamespace { ids: 0 } };
-        let path = store_root(self.root.clone(), &likely).ok()?;
+        let by_root = rustix::process::geteuid().is_root();
+        let path = store_root(self.root.clone(), by_root).ok()?;
         if !path.exists() {
             return None;
         }
         // A check has no threads yet, which this needs.
-        let mode = isolation::enter(Request::Auto).ok()?;
-        Store::open(&store_root(self.root.clone(), &mode).ok()?).ok()
+        isolation::enter(Request::Auto).ok()?;
+        Store::open(&path).ok()
     }
 }
 

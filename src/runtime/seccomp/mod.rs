@@ -12,8 +12,13 @@ mod table;
 
 use nix::libc::{self, sock_filter};
 
+use super::emulation::Call;
+use super::isolation::Emulation;
+
 const ALLOW: Decision = Decision::Return(libc::SECCOMP_RET_ALLOW);
 const DENY: Decision = Decision::Return(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+/// mica answers.
+const NOTIFY: u32 = libc::SECCOMP_RET_USER_NOTIF;
 const UNKNOWN: Decision = Decision::Return(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
 
 /// Address families from 0 on that a socket may have: no kernel crypto (38), no vsock (40), nothing
@@ -32,6 +37,7 @@ const LAST_KNOWN: u32 = 466;
 const NUMBER_AT: u32 = 0;
 const ARCHITECTURE_AT: u32 = 4;
 const ARGUMENT_AT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
+const ARGUMENT_BYTES: u32 = 8;
 
 /// What happens to a call, once its number is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +48,17 @@ enum Decision {
     Argument(&'static [(u32, u32)]),
     /// Allowed if the first argument has none of these bits.
     Without(u32),
+    /// Told to mica if the argument of this index has any of these bits, else allowed.
+    Told(u32, u32),
+}
+
+/// What a filter is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Profile {
+    /// Docker's default profile.
+    Default,
+    /// Everything is allowed: only calls that mica answers are of interest.
+    Open,
 }
 
 /// An architecture: its number for the kernel, its column in the table, and its conditional calls.
@@ -62,28 +79,48 @@ const ARCHITECTURES: &[Architecture] = &[
 const ARCHITECTURES: &[Architecture] =
     &[Architecture { audit: 0xc000_00b7, column: 2, clone: 220, personality: 92, socket: 198 }];
 
-/// Returns the filter.
-pub(super) fn program() -> Vec<sock_filter> {
+/// Returns the names and numbers of all calls that the profile knows, with the kernel's number of
+/// their architecture.
+pub(super) fn numbers() -> impl Iterator<Item = (&'static str, u32, u32)> {
+    ARCHITECTURES.iter().flat_map(|architecture| {
+        table::ALLOWED.lines().filter_map(|line| {
+            let mut words = line.split(' ');
+            let name = words.next()?;
+            Some((name, architecture.audit, words.nth(architecture.column)?.parse().ok()?))
+        })
+    })
+}
+
+/// Returns the filter. With an [`Emulation`], it needs somebody who answers.
+pub(super) fn program(profile: Profile, emulation: Emulation) -> Vec<sock_filter> {
     let mut program = vec![load(ARCHITECTURE_AT)];
     for architecture in ARCHITECTURES {
         let mut body = vec![load(NUMBER_AT)];
-        body.extend(tree(&decisions(architecture)));
+        body.extend(tree(&decisions(architecture, profile, emulation)));
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         program.push(jump(libc::BPF_JEQ, architecture.audit, 1, 0));
         program.push(jump(libc::BPF_JA, length, 0, 0));
         program.extend(body);
     }
-    program.extend(leaf(DENY));
+    program.extend(leaf(if profile == Profile::Open { ALLOW } else { DENY }));
     program
 }
 
 /// Returns where each decision begins, in ascending order from 0.
-fn decisions(architecture: &Architecture) -> Vec<(u32, Decision)> {
-    let mut calls: Vec<(u32, Decision)> = table::ALLOWED
-        .lines()
-        .filter_map(|line| line.split(' ').nth(1 + architecture.column)?.parse().ok())
-        .map(|number| (number, ALLOW))
+fn decisions(
+    architecture: &Architecture,
+    profile: Profile,
+    emulation: Emulation,
+) -> Vec<(u32, Decision)> {
+    let mut calls: Vec<(u32, Decision)> = numbers()
+        .filter(|(_, audit, _)| *audit == architecture.audit)
+        .map(|(name, _, number)| (number, told(name, emulation)))
         .collect();
+    if profile == Profile::Open {
+        calls.sort_unstable_by_key(|(number, _)| *number);
+        let starts = calls.into_iter().flat_map(|call| [call, (call.0 + 1, ALLOW)]);
+        return merge(std::iter::once((0, ALLOW)).chain(starts).collect());
+    }
     calls.push((architecture.clone, Decision::Without(NAMESPACE_FLAGS)));
     calls.push((architecture.personality, Decision::Argument(PERSONALITIES)));
     calls.push((architecture.socket, Decision::Argument(FAMILIES)));
@@ -97,6 +134,17 @@ fn decisions(architecture: &Architecture) -> Vec<(u32, Decision)> {
     }
     starts.push((LAST_KNOWN + 1, UNKNOWN));
     merge(starts)
+}
+
+/// What happens to a call that the profile allows: mica may have to answer it.
+fn told(name: &str, emulation: Emulation) -> Decision {
+    match Call::named(name).filter(|call| call.needed_for(emulation)) {
+        None => ALLOW,
+        Some(call) => match call.condition() {
+            None => Decision::Return(NOTIFY),
+            Some((argument, bits)) => Decision::Told(argument, bits),
+        },
+    }
 }
 
 /// Drops what doesn't begin anything new: of several for one number, the last one counts.
@@ -155,6 +203,13 @@ fn leaf(decision: Decision) -> Vec<sock_filter> {
             code.extend(leaf(ALLOW));
             code
         }
+        Decision::Told(argument, bits) => {
+            let at = ARGUMENT_AT + argument * ARGUMENT_BYTES;
+            let mut code = vec![load(at), jump(libc::BPF_JSET, bits, 0, 1)];
+            code.extend(leaf(Decision::Return(NOTIFY)));
+            code.extend(leaf(ALLOW));
+            code
+        }
     }
 }
 
@@ -186,7 +241,7 @@ mod tests {
                     accumulator = match step.k {
                         NUMBER_AT => number,
                         ARCHITECTURE_AT => audit,
-                        ARGUMENT_AT => argument,
+                        at if (ARGUMENT_AT..64).contains(&at) => argument,
                         other => panic!("loads {other}"),
                     }
                 }
@@ -213,7 +268,7 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table_reads_back() {
-        let program = program();
+        let program = program(Profile::Default, Emulation::Nothing);
         assert!(program.len() < 600, "{}", program.len());
         assert_eq!(table::ALLOWED.lines().count(), 364);
         for architecture in ARCHITECTURES {
@@ -242,7 +297,7 @@ mod tests {
 
     #[test]
     fn arguments_decide() {
-        let program = program();
+        let program = program(Profile::Default, Emulation::Nothing);
         let Some(it) = ARCHITECTURES.first() else { return };
         let check = |number: u32, argument: u32, expected: Decision| {
             let found = judge(&program, it.audit, number, argument);
@@ -268,8 +323,44 @@ mod tests {
     }
 
     #[test]
+    fn calls_are_told_where_mica_answers_them() {
+        let number = |wanted: &str, it: &Architecture| {
+            let found = numbers().find(|(name, audit, _)| *name == wanted && *audit == it.audit);
+            found.map(|(.., number)| number)
+        };
+        let check = |emulation, name: &str, argument, expected: u32| {
+            for profile in [Profile::Default, Profile::Open] {
+                let program = program(profile, emulation);
+                for it in ARCHITECTURES {
+                    let Some(number) = number(name, it) else { continue };
+                    let found = judge(&program, it.audit, number, argument);
+                    assert_eq!(found, expected, "{name} {argument:#x} {profile:?} {emulation:?}");
+                }
+            }
+        };
+        let allow = value(ALLOW);
+        for name in ["mknod", "mknodat"] {
+            check(Emulation::Nothing, name, 0, allow);
+            check(Emulation::Devices, name, 0, NOTIFY);
+            check(Emulation::Owners, name, 0, NOTIFY);
+        }
+        for name in ["chown32", "fchownat", "setresuid", "getgroups", "mkdir"] {
+            check(Emulation::Devices, name, 0, allow);
+            check(Emulation::Owners, name, 0, NOTIFY);
+        }
+        check(Emulation::Owners, "openat", 0, allow);
+        check(Emulation::Owners, "openat", 0o101, NOTIFY);
+        check(Emulation::Owners, "read", u32::MAX, allow);
+        let open = program(Profile::Open, Emulation::Owners);
+        for it in ARCHITECTURES {
+            assert_eq!(judge(&open, it.audit, it.clone, 0x1000_0000), allow);
+        }
+        assert_eq!(judge(&open, 0x1234, 0, 0), allow);
+    }
+
+    #[test]
     fn strangers_are_refused() {
-        let program = program();
+        let program = program(Profile::Default, Emulation::Nothing);
         assert_eq!(judge(&program, 0x1234, 0, 0), value(DENY));
         #[cfg(target_arch = "x86_64")]
         assert_eq!(judge(&program, 0xc000_003e, 0x4000_0000, 0), value(UNKNOWN));

@@ -1,6 +1,9 @@
-//! Which ids a user namespace can have: the caller's own as 0, then the subordinate ones.
+//! Which ids a user namespace can have: the caller's own as 0, then the subordinate ones; or, for root
+//! of a container, those that the container has.
 
-use super::isolation::IsolationError;
+use rustix::thread::CapabilitySet;
+
+use super::IsolationError;
 
 /// The setuid programs that write maps on behalf of plain users, for users and for groups.
 pub(super) const MAPPERS: [&str; 2] = ["newuidmap", "newgidmap"];
@@ -8,22 +11,69 @@ const FILES: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
 
 /// A run of consecutive ids of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct IdRange {
+struct IdRange {
     start: u32,
     count: u32,
 }
 
-/// What the caller may map.
+/// What the caller may map, and how.
+#[derive(Debug)]
+pub(super) enum Mapping {
+    /// All ids that the caller's own namespace has, each to itself: the text of both maps.
+    Own {
+        uids: String,
+        gids: String,
+    },
+    Subordinate(Ids),
+}
+
+impl Mapping {
+    pub(super) fn of_caller() -> Result<Self, IsolationError> {
+        let maps = CapabilitySet::SETUID | CapabilitySet::SETGID;
+        let held = rustix::thread::capabilities(None).map_err(std::io::Error::from)?;
+        if nix::unistd::Uid::effective().is_root() && held.effective.contains(maps) {
+            let read = |file: &str| std::fs::read_to_string(file).map(|text| identity(&text));
+            let (uids, gids) = (read("/proc/self/uid_map")?, read("/proc/self/gid_map")?);
+            return Ok(Self::Own { uids, gids });
+        }
+        Ids::of_caller().map(Self::Subordinate)
+    }
+
+    /// How many users there can be, root included.
+    pub(super) fn count(&self) -> u32 {
+        match self {
+            Self::Own { uids, .. } => uids
+                .lines()
+                .filter_map(|line| line.split(' ').nth(2)?.parse().ok())
+                .fold(0, u32::saturating_add),
+            Self::Subordinate(ids) => ids.count(),
+        }
+    }
+}
+
+/// Turns the map of a namespace into that of one inside it with the same ids.
+fn identity(map: &str) -> String {
+    let mut text = String::new();
+    for line in map.lines() {
+        let mut words = line.split_ascii_whitespace();
+        if let (Some(first), Some(count)) = (words.next(), words.nth(1)) {
+            text.push_str(&format!("{first} {first} {count}\n"));
+        }
+    }
+    text
+}
+
+/// The ids of a plain user.
 #[derive(Debug)]
 pub(super) struct Ids {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) uids: Vec<IdRange>,
-    pub(super) gids: Vec<IdRange>,
+    uid: u32,
+    gid: u32,
+    uids: Vec<IdRange>,
+    gids: Vec<IdRange>,
 }
 
 impl Ids {
-    pub(super) fn of_caller() -> Result<Self, IsolationError> {
+    fn of_caller() -> Result<Self, IsolationError> {
         let (uid, gid) = (nix::unistd::Uid::current(), nix::unistd::Gid::current());
         let name = name_of(uid.as_raw());
         let read = |file: &'static str| {
@@ -43,9 +93,13 @@ impl Ids {
         })
     }
 
-    /// How many users there can be, root included.
-    pub(super) fn count(&self) -> u32 {
+    fn count(&self) -> u32 {
         self.uids.iter().fold(1, |sum: u32, range| sum.saturating_add(range.count))
+    }
+
+    /// What the mappers for users and for groups are to be told.
+    pub(super) fn arguments(&self) -> [Vec<String>; 2] {
+        [arguments(self.uid, &self.uids), arguments(self.gid, &self.gids)]
     }
 }
 
@@ -75,7 +129,7 @@ fn ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<IdRange> {
 }
 
 /// Returns the arguments of a mapper: triples of first id inside, first id outside, count.
-pub(super) fn arguments(own: u32, ranges: &[IdRange]) -> Vec<String> {
+fn arguments(own: u32, ranges: &[IdRange]) -> Vec<String> {
     let mut arguments = vec!["0".to_owned(), own.to_string(), "1".to_owned()];
     let mut inside = 1u32;
     for range in ranges {
@@ -88,6 +142,14 @@ pub(super) fn arguments(own: u32, ranges: &[IdRange]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_of_a_container_maps_what_it_has() {
+        let map = "         0     100000      65536\n     65536          7          1\n";
+        assert_eq!(identity(map), "0 0 65536\n65536 65536 1\n");
+        let mapping = Mapping::Own { uids: identity(map), gids: String::new() };
+        assert_eq!(mapping.count(), 65537);
+    }
 
     #[test]
     fn finds_ranges_by_name_and_number() {
