@@ -111,13 +111,15 @@ impl Store {
         Err("the layer's files are not those of its blob".to_owned())
     }
 
-    /// The blob that an image has for a layer.
+    /// The blob that an image has for a layer, if it is here: another image may have it in another
+    /// compression, and nobody has fetched that.
     fn descriptor_of(&self, record: &LayerRecord) -> Option<crate::oci::Descriptor> {
         let images = self.names().ok()?.into_iter().filter_map(|n| self.image(&n.manifest).ok());
         images.into_iter().find_map(|image| {
             let ids = &image.config.rootfs.diff_ids;
             let index = ids.iter().position(|id| *id == record.diff_id)?;
-            image.manifest.layers().get(index).cloned()
+            let layer = image.manifest.layers().get(index)?;
+            self.has_blob(layer.digest).then(|| layer.clone())
         })
     }
 

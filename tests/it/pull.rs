@@ -347,6 +347,33 @@ fn layers_of_all_kinds_are_unpacked() {
     assert_eq!(image.layers.len(), 1);
 }
 
+/// The files of a layer are here, and so its blob in another compression is not fetched.
+#[test]
+fn a_layer_that_two_images_compress_differently() {
+    let Some(env) = env::bare() else { return };
+    let registry = Registry::start();
+    // mica would write another tar for the same file.
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    header.set_username("somebody").expect("it is short");
+    tar.append_data(&mut header, "f", &b"x"[..]).expect("a tar");
+    let tar = tar.into_inner().expect("a tar");
+    let diff_ids = [mica::oci::Digest::of(&tar).to_string()];
+    let zstd = zstd::encode_all(&tar[..], 1).expect("to compress");
+    let plain = registry.put_blob("app", MediaType::ImageLayer, tar);
+    let zstd = registry.put_blob("app", MediaType::ImageLayerZstd, zstd);
+    for (tag, layer) in [("a-zstd", zstd.clone()), ("b-plain", plain), ("c-zstd", zstd)] {
+        registry.image("app", tag, vec![layer], &json!({ "User": tag }), &diff_ids);
+    }
+    for tag in ["b-plain", "a-zstd", "c-zstd"] {
+        pull(&env, &registry, &format!("app:{tag}")).success();
+    }
+    assert_eq!(registry.asked().iter().filter(|line| line.contains("/blobs/")).count(), 4);
+    assert_eq!(env.mica(["system", "check"]).success(), "");
+}
+
 #[test]
 fn a_mirror_is_asked_first_and_not_trusted() {
     let Some((env, registry, pushed)) = with_app() else { return };
