@@ -219,7 +219,8 @@ impl Client {
                 return Err(HttpError::Cancelled);
             }
             let Some(wait) = step.may_pass(&result, pause) else { return result };
-            if attempt >= self.limits.attempts || Instant::now() + wait > end {
+            let left = end.saturating_duration_since(Instant::now());
+            if attempt >= self.limits.attempts || wait > left {
                 return result;
             }
             sleep(wait, &self.cancelled);

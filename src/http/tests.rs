@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Answers one connection after the other, and tells what was asked.
@@ -92,10 +94,14 @@ fn tired_servers_are_asked_again() {
     let server = Server::answering(vec![tired; 4]);
     assert_eq!(get(server.url("/")).map(|(status, _)| status), Ok(503));
     assert_eq!(server.asked.iter().count(), 4);
-    let never =
-        "HTTP/1.1 429 Later\r\nRetry-After: 9999\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    let server = Server::answering(vec![never]);
-    assert_eq!(get(server.url("/")).map(|(status, _)| status), Ok(429));
+    for never in [
+        "HTTP/1.1 429 L\r\nRetry-After: 9999\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 429 L\r\nRetry-After: 18446744073709551615\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 429 L\r\nRetry-After: Fri, 31 Dec 2100 23:59:59 GMT\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let server = Server::answering(vec![never]);
+        assert_eq!(get(server.url("/")).map(|(status, _)| status), Ok(429));
+    }
 }
 
 #[test]
@@ -233,4 +239,17 @@ impl Full {
 fn dates() {
     assert_eq!(parse_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
     assert_eq!(parse_date("yesterday"), None);
+}
+
+proptest! {
+    #[test]
+    fn waits_of_any_kind(text in r"[0-9]{0,22}|[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,5} [0-9:]{0,9} GMT|.{0,30}") {
+        // A date in the past is no wait, and one that is none is not there.
+        let wait = retry_after(&text);
+        if let Ok(seconds) = text.trim().parse() {
+            prop_assert_eq!(wait, Some(Duration::from_secs(seconds)));
+        } else {
+            prop_assert_eq!(wait.is_some(), parse_date(&text).is_some_and(|time| time >= 0));
+        }
+    }
 }

@@ -308,4 +308,24 @@ mod tests {
         assert!(!same("http://h/", "http://h:8080/"));
         assert!(!same("http://h/", "http://h.x/"));
     }
+
+    const TEXT: &str = r#"((https?|ssh)://)?([a-z@:]{0,4})?([a-zA-Z0-9.:é\[\]-]{0,12})([/a-z%0-9 .?#&=é"\\<|]{0,24})"#;
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_shown_is_read_as_the_same(text in TEXT, location in TEXT) {
+            let Ok(url) = Url::parse(&text) else { return Ok(()) };
+            let shown = url.to_string();
+            proptest::prop_assert!(shown.is_ascii() && !shown.contains(' '), "{}", shown);
+            let again = Url::parse(&shown).expect("it is one");
+            proptest::prop_assert_eq!(&again.to_string(), &shown);
+            proptest::prop_assert!(again.same_origin(&url) && again.credentials().is_none());
+            // Wherever a redirect leads: it is a URL without anybody's password, or an error.
+            if let Ok(joined) = url.join(&location)
+                && !location.contains("://") && !location.starts_with("//")
+            {
+                proptest::prop_assert!(joined.same_origin(&url) && joined.credentials().is_none());
+            }
+        }
+    }
 }

@@ -244,4 +244,13 @@ mod tests {
         check("pages 1-2/3", None);
         check("", None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn ranges_of_any_kind(text in r"(bytes|)[ =]{0,2}[0-9]{0,22}[-*/]{0,2}[0-9]{0,22}|.{0,20}") {
+            if let Some(start) = range_start(Some(&text)) {
+                proptest::prop_assert!(text.contains(&start.to_string()), "{}", start);
+            }
+        }
+    }
 }

@@ -111,6 +111,12 @@ pub enum RegistryError {
         /// What there is.
         available: Vec<Platform>,
     },
+    /// Nothing to search in.
+    #[error("`{host}` offers neither a search nor a catalog of its repositories")]
+    NoSearch {
+        /// The registry.
+        host: String,
+    },
     /// Something else than an image.
     #[error("`{name}` is no image: it is `{media_type}`")]
     NotAnImage {
@@ -176,6 +182,7 @@ impl RegistryError {
             Self::Refused { status: 429, .. } => Some(
                 "wait a while, or log in: registries let known users ask more often".to_owned(),
             ),
+            Self::NoSearch { .. } => Some("ask whoever runs it for the name".to_owned()),
             Self::NoPlatform { .. } => Some("choose one with `--platform`".to_owned()),
             _ => None,
         }
@@ -275,5 +282,16 @@ mod tests {
         check("<html>", "");
         check("{}", "");
         assert_eq!(Said::of(&[b'x'; 10]), Said::default());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_they_say_steers_no_terminal(message in ".{0,400}", details in ".{0,40}") {
+            let body = serde_json::json!({ "errors": [{ "message": message }], "details": details });
+            let said = Said::of(body.to_string().as_bytes()).to_string();
+            proptest::prop_assert!(!said.chars().any(char::is_control));
+            // Each of them may be shown as an escape.
+            proptest::prop_assert!(said.chars().count() <= 2 + 10 * MAX_CHARACTERS);
+        }
     }
 }

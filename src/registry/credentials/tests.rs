@@ -250,3 +250,28 @@ fn a_helper_has_a_time_limit() {
     let err = helper.get("r.example").expect_err("too long");
     assert!(err.to_string().ends_with("it took too long"), "{err}");
 }
+
+proptest::proptest! {
+    #[test]
+    fn what_is_kept_is_found(user in "[^:\\x00]{1,12}", password in "[^\\x00]{1,12}") {
+        let (_dir, credentials) = with("{}");
+        let own = basic(&user, &password);
+        credentials.keep("r.example", &user, &own).expect("kept");
+        proptest::prop_assert_eq!(credentials.get("r.example").expect("read"), Some(own));
+    }
+
+    /// Whatever stands in a file: it is understood, or an error that quotes nothing of it.
+    #[test]
+    fn files_of_any_kind(auth in "[A-Za-z0-9+/=é]{0,16}", key in r"(https?://)?r\.example[:/a-z0-9]{0,6}") {
+        let auth = format!("hush{auth}");
+        let text = serde_json::json!({ "auths": { key: { "auth": auth } } }).to_string();
+        let (_dir, credentials) = with(&text);
+        if let Err(err) = credentials.get("r.example") {
+            proptest::prop_assert!(!err.to_string().contains("hush"), "{}", err);
+        }
+        let cut = &text[..text.len() - 1];
+        let (_dir, credentials) = with(cut);
+        let err = credentials.get("r.example").expect_err("no JSON").to_string();
+        proptest::prop_assert!(!err.contains("hush"), "{}", err);
+    }
+}

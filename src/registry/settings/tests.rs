@@ -175,3 +175,36 @@ fn networks() {
     assert!(within("1.2.3.4", "1.2.3.4", 32) && !within("1.2.3.5", "1.2.3.4", 32));
     assert!(within("::ffff:10.0.0.1", "10.0.0.0", 8) && !within("10.0.0.1", "::", 0));
 }
+
+proptest::proptest! {
+    /// What is taken for a mirror is a place that can be asked, with nobody's password in it.
+    #[test]
+    fn mirrors_of_any_kind(
+        mirror in r"(https?://|ftp://)?[a-zA-Z0-9.:@é_\[\]-]{0,14}[/a-z0-9%?#. ~-]{0,10}",
+    ) {
+        let text = format!("[registry.\"docker.io\"]\nmirrors = ['{mirror}']\n");
+        let (_dir, settings) = settings(&[("user.toml", &text)]);
+        let Ok(settings) = settings else { return Ok(()) };
+        let endpoints = settings.endpoints("docker.io");
+        proptest::prop_assert_eq!(endpoints.len(), 2);
+        for endpoint in endpoints {
+            let url = crate::http::Url::parse(&format!("{}/v2/", endpoint.base));
+            let url = url.expect("it is taken for one");
+            proptest::prop_assert!(url.credentials().is_none() && url.query().is_none());
+        }
+    }
+
+    #[test]
+    fn files_of_any_kind(own in r#"(\[registry|"r.example"|\]|[a-z]+ ?= ?|true|\[|'x'|[{},]|\n|é){0,12}"#, docker in r#"([{}\[\],:]|"registry-mirrors"|"insecure-registries"|"[0-9./a-z]{0,9}"|[0-9]){0,9}"#) {
+        let (dir, read) = settings(&[("user.toml", &own), ("daemon.json", &docker)]);
+        match read {
+            Ok(_) | Err(SettingsError::Value { .. }) => {}
+            Err(SettingsError::Syntax { line, path, .. }) => {
+                let text = fs::read_to_string(&path).expect("it was there");
+                proptest::prop_assert!((1..=text.lines().count() + 1).contains(&line));
+                proptest::prop_assert!(path.starts_with(dir.path()));
+            }
+            Err(err @ SettingsError::Read { .. }) => proptest::prop_assert!(false, "{}", err),
+        }
+    }
+}
