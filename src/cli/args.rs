@@ -78,6 +78,8 @@ pub(super) enum Command {
     Import(ImportArgs),
     /// Bring images into a registry
     Push(PushArgs),
+    /// Find images in a registry
+    Search(SearchArgs),
     /// Prove to a registry who you are, and keep what does it
     Login(LoginArgs),
     /// Forget the credentials for a registry
@@ -480,6 +482,29 @@ pub(super) enum CompressionArg {
     Zstd,
     /// None.
     Uncompressed,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SearchArgs {
+    /// Part of a name; with a registry in front, that is searched in place of Docker Hub
+    #[arg(value_name = "[REGISTRY/]TERM")]
+    pub term: String,
+    /// How many are shown at most, up to 100
+    #[arg(long, value_name = "N", default_value_t = 25)]
+    pub limit: usize,
+    /// Show only those: stars=N, is-official=BOOL
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// Show whole descriptions
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Show a table or JSON lines
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: ListFormat,
+    /// Verify the certificates of the registry; `false` also allows plain HTTP
+    #[arg(long, value_name = "BOOL", require_equals = true, num_args = 0..=1,
+        default_missing_value = "true")]
+    pub tls_verify: Option<bool>,
 }
 
 #[derive(Debug, Args)]

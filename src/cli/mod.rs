@@ -12,6 +12,7 @@ mod pull;
 mod push;
 mod report;
 mod run;
+mod search;
 mod signals;
 mod system;
 mod ui;
@@ -47,6 +48,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Info(args) => {
             return system::info(cli.root, cli.isolation.into(), args).map(|()| ExitCode::SUCCESS);
         }
+        Command::Search(args) => return search::search(args).map(|()| ExitCode::SUCCESS),
         Command::Login(args) => return login::login(args).map(|()| ExitCode::SUCCESS),
         Command::Logout(args) => return login::logout(args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => return check::check(cli.root, args),
@@ -97,6 +99,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         | Command::Info(_)
         | Command::Login(_)
         | Command::Logout(_)
+        | Command::Search(_)
         | Command::Version => Ok(()),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -52,14 +52,16 @@ pub(super) fn is_harmless(c: char) -> bool {
 
 /// Columns as wide as their widest cell, the last one ragged.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let shown = |row: &Vec<String>| row.iter().map(|cell| plain(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut out = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&plain(cell));
+            line.push_str(cell);
             line.extend(std::iter::repeat_n(' ', width + 3 - cell.chars().count().min(*width)));
         }
         out.push_str(line.trim_end());

@@ -311,10 +311,10 @@ fn wanted(needed: &[String], said: Option<&str>) -> Vec<String> {
 
 /// Names and values as a browser sends them.
 #[derive(Default)]
-struct Form(String);
+pub(super) struct Form(pub(super) String);
 
 impl Form {
-    fn add(&mut self, name: &str, value: &str) {
+    pub(super) fn add(&mut self, name: &str, value: &str) {
         if !self.0.is_empty() {
             self.0.push('&');
         }

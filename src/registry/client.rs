@@ -80,6 +80,8 @@ pub struct Call<'a> {
 /// What is asked.
 #[derive(Debug, Clone)]
 pub enum Target {
+    /// Below `/`.
+    Host(String),
     /// Below `/v2/` itself.
     Registry(String),
     /// Below `/v2/NAME/`.
@@ -286,6 +288,7 @@ impl Repository<'_> {
         let registries = self.registries;
         let base = parse_url(&endpoint.base)?;
         let url = match &call.target {
+            Target::Host(path) => parse_url(&format!("{}/{path}", endpoint.base))?,
             Target::Registry(path) => parse_url(&format!("{}/v2/{path}", endpoint.base))?,
             Target::Repository(path) => {
                 parse_url(&format!("{}/v2/{}/{path}", endpoint.base, self.name))?

@@ -13,6 +13,7 @@ mod documents;
 mod error;
 mod pull;
 pub mod push;
+mod search;
 pub mod settings;
 
 pub use auth::Access;
@@ -21,3 +22,4 @@ pub use client::{Call, Registries, Repository, Target};
 pub use documents::Document;
 pub use error::{RegistryError, Said};
 pub use pull::Found;
+pub use search::Match;

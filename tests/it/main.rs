@@ -30,6 +30,7 @@ mod remote;
 mod remote_context;
 mod reproducible;
 mod run;
+mod search;
 mod secrets;
 mod server;
 mod ssh;

@@ -102,6 +102,11 @@ impl Registry {
         self.lock().auth = auth;
     }
 
+    /// Finds these when somebody searches, as Docker Hub does.
+    pub(crate) fn finds(&self, results: serde_json::Value) {
+        self.lock().found = Some(results);
+    }
+
     /// What was asked since the last time.
     pub(crate) fn requests(&self) -> Vec<Asked> {
         std::mem::take(&mut self.lock().asked)
