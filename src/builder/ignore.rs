@@ -156,6 +156,9 @@ impl Ignore {
     /// a walk: [`Ignore::is_excluded`] asks for all folders above the path again.
     #[must_use]
     pub fn decide(&self, above: &Decision, path: &[u8]) -> Decision {
+        if self.is_empty() {
+            return Decision::default();
+        }
         let mut numbers = self.matching(path);
         numbers.extend(&above.0);
         numbers.sort_unstable();

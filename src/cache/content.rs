@@ -1,56 +1,60 @@
 //! Digests of files, and what they were the last time.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
 use std::io::{self, Read};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use sha2::{Digest as _, Sha256};
 
 use crate::oci::Digest;
 use crate::snapshot::{Metadata, Timestamp};
 
 /// The digests of a folder's files, remembered from build to build.
 ///
-/// A digest is believed while the file's device, inode, size, mtime and ctime are what they were,
-/// and while it had not been touched in the very moment in which it was read: a later change within
-/// the clock's resolution would not show (git's "racily clean" rule).
+/// A digest is believed while the file's path, device, inode, size, mtime and ctime are what they
+/// were, and while it had not been touched in the very moment in which it was read: a later change
+/// within the clock's resolution would not show (git's "racily clean" rule).
 #[derive(Debug)]
 pub struct FileCache {
     /// Where it is kept; `None` for one that remembers nothing.
     path: Option<PathBuf>,
-    known: HashMap<PathBuf, Known>,
-    /// What this build asked for.
-    asked: Mutex<Asked>,
+    /// What was kept, in the order of the stamps.
+    known: Vec<Known>,
+    /// Which of them this build asked for.
+    asked: Vec<AtomicBool>,
+    /// What this build had to read.
+    read: Mutex<Vec<Known>>,
     /// When reading began, in nanoseconds since 1970.
     began: i128,
 }
 
-#[derive(Debug, Default)]
-struct Asked {
-    files: HashMap<PathBuf, Known>,
-    /// Whether anything had to be read.
-    changed: bool,
-}
+/// What tells a file from another, and from what it was before.
+type Stamp = [u64; 8];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Known {
-    stamp: [u64; 7],
-    digest: Digest,
+    stamp: Stamp,
+    digest: [u8; 32],
 }
 
 /// Files that changed so shortly before they were read are not believed the next time.
 const RACY_NANOS: i128 = 20_000_000;
 
-const MAGIC: &[u8] = b"mica files 1\n";
+const MAGIC: &[u8] = b"mica files 2\n";
+
+/// The bytes of a [`Known`].
+const RECORD_BYTES: usize = size_of::<Stamp>() + 32;
+
+/// So much of a file is read at once; a larger one is hashed on all cores.
+const PIECE_BYTES: usize = 4 << 20;
 
 impl FileCache {
     /// One that remembers nothing.
     pub fn none() -> Self {
-        Self { path: None, known: HashMap::new(), asked: Mutex::default(), began: 0 }
+        Self { path: None, known: Vec::new(), asked: Vec::new(), read: Mutex::default(), began: 0 }
     }
 
     /// The digests kept for the folder `context` in `dir`. What cannot be read is not there.
@@ -58,12 +62,13 @@ impl FileCache {
         let name = Digest::of(context.as_os_str().as_bytes()).hex();
         let path = dir.join("files").join(name);
         let known = fs::read(&path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        let asked = known.iter().map(|_| AtomicBool::new(false)).collect();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
         let began = i128::try_from(now).unwrap_or(i128::MAX);
-        Self { path: Some(path), known, asked: Mutex::default(), began }
+        Self { path: Some(path), known, asked, read: Mutex::default(), began }
     }
 
-    /// The digest of a file, read only where it may have changed.
+    /// The digest of a file (its BLAKE3), read only where it may have changed.
     ///
     /// # Errors
     /// What reading it says.
@@ -73,31 +78,36 @@ impl FileCache {
         metadata: &Metadata,
         open: impl FnOnce() -> io::Result<File>,
     ) -> io::Result<Digest> {
-        let stamp = stamp(metadata);
-        let known = self.known.get(path).filter(|known| known.stamp == stamp);
-        let digest = match known {
-            Some(known) => known.digest,
-            None => hash_file(open()?)?,
-        };
-        if self.path.is_some() {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-            asked.changed |= known.is_none();
-            if nanos(metadata.ctime).max(nanos(metadata.mtime)) + RACY_NANOS < self.began {
-                asked.files.insert(path.to_owned(), Known { stamp, digest });
-            }
+        let stamp = stamp(path, metadata);
+        if let Ok(at) = self.known.binary_search_by(|known| known.stamp.cmp(&stamp)) {
+            self.asked[at].store(true, Ordering::Relaxed);
+            return Ok(Digest::from_bytes(self.known[at].digest));
         }
-        Ok(digest)
+        let digest = hash_file(&open()?, metadata.size)?;
+        let touched = nanos(metadata.ctime).max(nanos(metadata.mtime));
+        if self.path.is_some() && touched + RACY_NANOS < self.began {
+            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            read.push(Known { stamp, digest });
+        }
+        Ok(Digest::from_bytes(digest))
     }
 
-    /// Keeps what this build asked for, for the next one. What cannot be written is not kept.
+    /// Keeps what this build asked for, for the next one, if it had to read anything. What cannot be
+    /// written is not kept.
     pub fn save(&self, scratch: &Path) {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(path) = self.path.as_ref().filter(|_| asked.changed) else { return };
+        let mut files = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(path) = self.path.as_ref().filter(|_| !files.is_empty()) else { return };
+        let asked = self.known.iter().zip(&self.asked);
+        files.extend(
+            asked.filter(|(_, asked)| asked.load(Ordering::Relaxed)).map(|(known, _)| known),
+        );
+        files.sort_unstable();
+        files.dedup();
         let write = || {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
-            fs::write(scratch, encode(&asked.files))?;
+            fs::write(scratch, encode(&files))?;
             fs::rename(scratch, path)
         };
         // A cache that cannot be written costs time and nothing else.
@@ -105,14 +115,28 @@ impl FileCache {
     }
 }
 
-fn hash_file(mut file: File) -> io::Result<Digest> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
+/// Hashes a file that is said to have `size` bytes.
+fn hash_file(mut file: &File, size: u64) -> io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    // One byte more: a file that has grown is noticed, and one that has not needs no second call.
+    let piece = usize::try_from(size).unwrap_or(usize::MAX).min(PIECE_BYTES - 1) + 1;
+    let mut buffer = vec![0; piece];
     loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Digest::finish(hasher)),
-            read => hasher.update(&buffer[..read]),
+        let mut filled = 0;
+        while filled < piece {
+            match file.read(&mut buffer[filled..]) {
+                Ok(read) => {
+                    filled += read;
+                    if read == 0 || hasher.count() + filled as u64 == size && filled < piece {
+                        hasher.update(&buffer[..filled]);
+                        return Ok(*hasher.finalize().as_bytes());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
+        hasher.update_rayon(&buffer);
     }
 }
 
@@ -120,8 +144,12 @@ fn nanos(time: Timestamp) -> i128 {
     i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos)
 }
 
-fn stamp(metadata: &Metadata) -> [u64; 7] {
+fn stamp(path: &Path, metadata: &Metadata) -> Stamp {
+    // Of another release it may be another number: then the file is read again.
+    let mut place = std::hash::DefaultHasher::new();
+    path.as_os_str().as_bytes().hash(&mut place);
     [
+        // First what is near for files that are asked for one after another.
         metadata.dev,
         metadata.ino,
         metadata.size,
@@ -129,58 +157,66 @@ fn stamp(metadata: &Metadata) -> [u64; 7] {
         metadata.mtime.nanos.into(),
         metadata.ctime.secs.cast_unsigned(),
         metadata.ctime.nanos.into(),
+        place.finish(),
     ]
 }
 
-/// The magic line; for each file the length of its path, the path, the stamp and the digest; and the
-/// digest of all that.
-fn encode(files: &HashMap<PathBuf, Known>) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    for (path, known) in files {
-        let path = path.as_os_str().as_bytes();
-        out.extend((path.len() as u64).to_le_bytes());
-        out.extend(path);
+/// The magic line, the records in their order, and a checksum of all that: it is written without
+/// being flushed, and a power loss may leave anything.
+fn encode(files: &[Known]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(MAGIC.len() + files.len() * RECORD_BYTES + 32);
+    out.extend(MAGIC);
+    for known in files {
         known.stamp.iter().for_each(|number| out.extend(number.to_le_bytes()));
-        out.extend(known.digest.as_bytes());
+        out.extend(known.digest);
     }
-    let sum = Digest::of(&out);
+    let sum = blake3::hash(&out);
     out.extend(sum.as_bytes());
     out
 }
 
-fn decode(bytes: &[u8]) -> Option<HashMap<PathBuf, Known>> {
-    let (body, sum) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
-    if Digest::of(body).as_bytes() != sum {
+fn decode(bytes: &[u8]) -> Option<Vec<Known>> {
+    let (body, sum) = bytes.split_last_chunk::<32>()?;
+    if blake3::hash(body) != *sum {
         return None;
     }
-    let mut rest = body.strip_prefix(MAGIC)?;
-    let mut files = HashMap::new();
-    while !rest.is_empty() {
-        let length = usize::try_from(take_number(&mut rest)?).ok()?;
-        let (path, after) = rest.split_at_checked(length)?;
-        rest = after;
-        let mut stamp = [0; 7];
-        for number in &mut stamp {
-            *number = take_number(&mut rest)?;
-        }
-        let (digest, after) = rest.split_first_chunk::<32>()?;
-        rest = after;
-        let path = std::ffi::OsString::from_vec(path.to_vec());
-        files.insert(path.into(), Known { stamp, digest: Digest::from_bytes(*digest) });
-    }
-    Some(files)
+    let (records, rest) = body.strip_prefix(MAGIC)?.as_chunks::<RECORD_BYTES>();
+    let known: Vec<_> = records.iter().map(decode_record).collect::<Option<_>>()?;
+    (rest.is_empty() && known.is_sorted()).then_some(known)
 }
 
-fn take_number(bytes: &mut &[u8]) -> Option<u64> {
-    let (number, rest) = bytes.split_first_chunk::<8>()?;
-    *bytes = rest;
-    Some(u64::from_le_bytes(*number))
+fn decode_record(record: &[u8; RECORD_BYTES]) -> Option<Known> {
+    let (numbers, digest) = record.split_last_chunk::<32>()?;
+    let (numbers, _) = numbers.as_chunks::<8>();
+    let mut stamp = Stamp::default();
+    for (number, bytes) in stamp.iter_mut().zip(numbers) {
+        *number = u64::from_le_bytes(*bytes);
+    }
+    Some(Known { stamp, digest: *digest })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::snapshot::{Handle, View};
+
+    fn of(bytes: &[u8]) -> Digest {
+        Digest::from_bytes(*blake3::hash(bytes).as_bytes())
+    }
+
+    #[test]
+    fn hashes_files_whatever_their_size() {
+        for size in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES + 7] {
+            let bytes: Vec<u8> = (0..=250).cycle().take(size).collect();
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            fs::write(file.path(), &bytes).expect("written");
+            // What it was thought to be need not be what it is.
+            for said in [0, size as u64 + 1, size as u64, u64::MAX] {
+                let found = hash_file(&File::open(file.path()).expect("opened"), said);
+                assert_eq!(Digest::from_bytes(found.expect("read")), of(&bytes), "{size} {said}");
+            }
+        }
+    }
 
     #[test]
     fn believes_old_files_and_reads_new_ones() {
@@ -200,22 +236,22 @@ mod tests {
                 .expect("a digest")
         };
         let mut first = FileCache::open(&kept, &context);
-        assert_eq!(digest(&first, true), Digest::of(b"one"));
+        assert_eq!(digest(&first, true), of(b"one"));
         first.save(&dir.path().join("scratch"));
         // It was written just before it was read: not believed.
-        assert_eq!(digest(&FileCache::open(&kept, &context), true), Digest::of(b"one"));
+        assert_eq!(digest(&FileCache::open(&kept, &context), true), of(b"one"));
         first.began += 1_000_000_000;
         digest(&first, true);
         first.save(&dir.path().join("scratch"));
-        assert_eq!(digest(&FileCache::open(&kept, &context), false), Digest::of(b"one"));
+        assert_eq!(digest(&FileCache::open(&kept, &context), false), of(b"one"));
         fs::write(&file, "two").expect("written");
-        assert_eq!(digest(&FileCache::open(&kept, &context), true), Digest::of(b"two"));
+        assert_eq!(digest(&FileCache::open(&kept, &context), true), of(b"two"));
     }
 
     #[test]
     fn damage_is_forgotten() {
-        let known = Known { stamp: [1, 2, 3, 4, 5, 6, 7], digest: Digest::of(b"x") };
-        let files = HashMap::from([(PathBuf::from("a/b"), known)]);
+        let known = |number| Known { stamp: [number; 8], digest: [7; 32] };
+        let files = vec![known(1), known(2)];
         let good = encode(&files);
         assert_eq!(decode(&good), Some(files));
         for at in 0..good.len() {

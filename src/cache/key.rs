@@ -8,7 +8,7 @@ use crate::oci::Digest;
 
 /// Changed whenever equal fields could mean something else than before: old records are then no
 /// longer found.
-const VERSION: &str = "mica step 1";
+const VERSION: &str = "mica step 2";
 
 /// The hash of everything that a step's result depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

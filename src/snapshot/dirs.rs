@@ -21,7 +21,7 @@ pub(crate) struct Dirs {
 }
 
 /// A name that a merged directory shows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Found {
     /// Which of the handles holds it.
     pub(crate) index: usize,

@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    self as sys, AtFlags, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
+    self as sys, AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -60,13 +60,14 @@ impl Handle {
 
     /// Opens the regular file `name` for reading; anything else is refused without waiting for it.
     pub fn file(&self, name: &OsStr) -> io::Result<File> {
+        Ok(self.file_and_metadata(name)?.0)
+    }
+
+    fn file_and_metadata(&self, name: &OsStr) -> io::Result<(File, Metadata)> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = sys::openat(&self.0, name, flags | OFlags::NOCTTY, Mode::empty())?;
-        if Metadata::from(&sys::fstat(&file)?).is_file() {
-            Ok(File::from(file))
-        } else {
-            Err(Errno::INVAL.into())
-        }
+        let metadata = Metadata::from(&sys::fstat(&file)?);
+        if metadata.is_file() { Ok((file.into(), metadata)) } else { Err(Errno::INVAL.into()) }
     }
 
     /// The directory's own metadata.
@@ -115,6 +116,11 @@ impl Handle {
 
     /// The names in the directory, without `.` and `..`, in the kernel's order.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
+        Ok(self.names_and_types()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The same, with what the directory says that they are, which a file system need not know.
+    fn names_and_types(&self) -> io::Result<Vec<(OsString, FileType)>> {
         let mut names = Vec::new();
         // A handle of its own: this one may be for passing through, or be listed by others as well.
         let listed = self.open_directory(OsStr::new("."), OFlags::RDONLY)?;
@@ -122,7 +128,7 @@ impl Handle {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                names.push(OsStr::from_bytes(name).to_owned());
+                names.push((OsStr::from_bytes(name).to_owned(), entry.file_type()));
             }
         }
         Ok(names)
@@ -160,36 +166,17 @@ impl Handle {
 
     /// Whether `name` has any xattr at all, which one cheap call tells, and most files have none.
     pub fn has_xattrs(&self, name: &OsStr) -> io::Result<bool> {
-        match sys::llistxattr_query(self.magic_path(name)) {
-            Ok(bytes) => Ok(bytes > 0),
-            Err(Errno::OPNOTSUPP) => Ok(false),
-            Err(errno) => Err(errno.into()),
-        }
+        has_any(sys::llistxattr_query(self.magic_path(name)))
     }
 
     /// All xattrs of `name`, or of the directory itself for `None`, sorted by name; without those
     /// that are OverlayFS's or ours.
     pub fn xattrs(&self, name: Option<&OsStr>) -> io::Result<Vec<(OsString, Vec<u8>)>> {
-        let path = name.map(|name| self.magic_path(name));
-        let list = absent(read_xattr(|buffer| match &path {
-            Some(path) => sys::llistxattr(path, buffer),
-            None => sys::flistxattr(&self.0, buffer),
-        }))?;
-        let mut xattrs = Vec::new();
-        for xattr in list.unwrap_or_default().split(|byte| *byte == 0) {
-            if xattr.is_empty() || is_private_xattr(xattr) {
-                continue;
-            }
-            let value = absent(read_xattr(|buffer| match &path {
-                Some(path) => sys::lgetxattr(path, xattr, buffer),
-                None => sys::fgetxattr(&self.0, xattr, buffer),
-            }))?;
-            if let Some(value) = value {
-                xattrs.push((OsStr::from_bytes(xattr).to_owned(), value));
-            }
-        }
-        xattrs.sort();
-        Ok(xattrs)
+        let Some(name) = name else { return xattrs_of(&self.0) };
+        let path = self.magic_path(name);
+        collect_xattrs(read_xattr(|buffer| sys::llistxattr(&path, buffer)), |xattr, buffer| {
+            sys::lgetxattr(&path, xattr, buffer)
+        })
     }
 
     /// Sets the modification time of `name`, without following it.
@@ -247,6 +234,39 @@ pub(crate) fn is_private_xattr(name: &[u8]) -> bool {
         .any(|prefix| name.starts_with(prefix))
 }
 
+/// What the length of a list of xattrs says.
+fn has_any(length: Result<usize, Errno>) -> io::Result<bool> {
+    match length {
+        Ok(bytes) => Ok(bytes > 0),
+        Err(Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// All xattrs of an open file or directory, as [`Handle::xattrs`] gives them.
+pub(crate) fn xattrs_of(file: impl AsFd) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+    collect_xattrs(read_xattr(|buffer| sys::flistxattr(&file, buffer)), |xattr, buffer| {
+        sys::fgetxattr(&file, xattr, buffer)
+    })
+}
+
+fn collect_xattrs(
+    list: Result<Vec<u8>, Errno>,
+    mut get: impl FnMut(&[u8], &mut [u8]) -> Result<usize, Errno>,
+) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+    let mut xattrs = Vec::new();
+    for xattr in absent(list)?.unwrap_or_default().split(|byte| *byte == 0) {
+        if xattr.is_empty() || is_private_xattr(xattr) {
+            continue;
+        }
+        if let Some(value) = absent(read_xattr(|buffer| get(xattr, buffer)))? {
+            xattrs.push((OsStr::from_bytes(xattr).to_owned(), value));
+        }
+    }
+    xattrs.sort();
+    Ok(xattrs)
+}
+
 /// Calls `read` with a buffer that is large enough in nearly all cases, then with one that always is.
 fn read_xattr(mut read: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     /// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of Linux.
@@ -298,12 +318,14 @@ pub struct Walk {
     levels: Vec<Level>,
     path: Vec<u8>,
     leaving: bool,
+    opens_files: bool,
+    file: Option<File>,
     has_xattrs: bool,
 }
 
 #[derive(Debug)]
 struct Level {
-    names: std::vec::IntoIter<OsString>,
+    names: std::vec::IntoIter<(OsString, FileType)>,
     /// Where the directory is, to be sure that `..` leads to it.
     id: (u64, u64),
     /// The length of its path.
@@ -315,9 +337,20 @@ impl Walk {
     pub fn new(root: Handle) -> io::Result<Self> {
         let dir = root.try_clone()?;
         let (levels, path) = (Vec::new(), Vec::new());
-        let mut walk = Self { root, dir, levels, path, leaving: false, has_xattrs: false };
+        let (leaving, opens_files, file, has_xattrs) = (false, false, None, false);
+        let mut walk = Self { root, dir, levels, path, leaving, opens_files, file, has_xattrs };
         walk.push_level()?;
         Ok(walk)
+    }
+
+    /// The same, for who reads the files: each is opened, which tells what it is, too.
+    pub(crate) fn opening_files(root: Handle) -> io::Result<Self> {
+        Ok(Self { opens_files: true, ..Self::new(root)? })
+    }
+
+    /// The regular file of the last event, if this walk opens them.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
     }
 
     /// The directory of the last event.
@@ -346,9 +379,10 @@ impl Walk {
         if self.leaving {
             self.ascend()?;
         }
+        self.file = None;
         let Some(level) = self.levels.last_mut() else { return Ok(None) };
         self.path.truncate(level.path_bytes);
-        let Some(name) = level.names.next() else {
+        let Some((name, kind)) = level.names.next() else {
             if self.levels.len() == 1 {
                 self.levels.clear();
                 return Ok(None);
@@ -360,13 +394,23 @@ impl Walk {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(name.as_bytes());
-        let metadata = self.dir.stat(&name)?.ok_or(Errno::NOENT)?;
+        let mut metadata = None;
+        if !self.opens_files || kind != FileType::RegularFile {
+            metadata = Some(self.dir.stat(&name)?.ok_or(Errno::NOENT)?);
+        }
+        let metadata = match metadata {
+            Some(metadata) if !(self.opens_files && metadata.is_file()) => metadata,
+            _ => self.open_file(&name)?,
+        };
         if metadata.is_dir() {
             self.dir = self.dir.directory(&name)?;
             self.push_level()?;
             return Ok(Some(WalkEvent::Enter(self.dir.own_metadata()?)));
         }
-        self.has_xattrs = metadata.is_file() && self.dir.has_xattrs(&name)?;
+        self.has_xattrs = match &self.file {
+            Some(file) => has_any(sys::flistxattr_query(file))?,
+            None => metadata.is_file() && self.dir.has_xattrs(&name)?,
+        };
         let metadata = if self.has_xattrs || !metadata.is_file() {
             self.dir.see_through(&name, metadata)?
         } else {
@@ -375,9 +419,15 @@ impl Walk {
         Ok(Some(WalkEvent::Leaf(metadata)))
     }
 
+    fn open_file(&mut self, name: &OsStr) -> io::Result<Metadata> {
+        let (file, metadata) = self.dir.file_and_metadata(name)?;
+        self.file = Some(file);
+        Ok(metadata)
+    }
+
     fn push_level(&mut self) -> io::Result<()> {
-        let mut names = self.dir.names()?;
-        names.sort();
+        let mut names = self.dir.names_and_types()?;
+        names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let stat = sys::fstat(&self.dir)?;
         let level = Level {
             names: names.into_iter(),

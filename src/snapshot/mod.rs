@@ -49,6 +49,7 @@ pub use remove::remove_tree;
 pub use resolve::Resolved;
 pub use upper::Upper;
 pub use upper_dir::{NewFile, UpperDir};
+pub(crate) use view::Listed;
 pub use view::{Entry, View};
 pub use view_walk::{ViewEvent, ViewWalk};
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::dirs::{Dirs, Found};
-use super::handle::Handle;
+use super::handle::{Handle, xattrs_of};
 use super::{Attributes, Kind, Metadata, Result, SnapshotError};
 
 /// A read-only root file system: a stack of layer directories merged, or one directory of the host.
@@ -37,6 +37,20 @@ struct Inner {
     metadata: Metadata,
     /// The merged directory that it is, once opened.
     dirs: OnceLock<Arc<Dirs>>,
+}
+
+/// What a directory shows under one name. It holds nothing open.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    pub(crate) name: OsString,
+    found: Found,
+}
+
+impl Listed {
+    /// What it is.
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.found.metadata
+    }
 }
 
 impl View {
@@ -106,9 +120,7 @@ impl View {
 
     /// The things in a directory, sorted by the bytes of their names.
     pub fn read_dir(&self, dir: &Entry) -> Result<Vec<Entry>> {
-        let dirs = dir.dirs()?;
-        let found = dirs.list().map_err(|error| dir.error("list", error))?;
-        Ok(found.into_iter().map(|(name, found)| dir.entry(&dirs, &name, found)).collect())
+        dir.list()?.iter().map(|listed| dir.found(listed)).collect()
     }
 
     /// The target of a symbolic link, as it is written there.
@@ -204,6 +216,22 @@ impl Entry {
         let dirs = self.0.parent.child(self.name(), self.0.index);
         let dirs = Arc::new(dirs.map_err(|error| self.error("open", error))?);
         Ok(Arc::clone(self.0.dirs.get_or_init(|| dirs)))
+    }
+
+    /// What [`View::read_dir`] gives, for who looks at many and keeps few: an entry is more to make.
+    pub(crate) fn list(&self) -> Result<Vec<Listed>> {
+        let found = self.dirs()?.list().map_err(|error| self.error("list", error))?;
+        Ok(found.into_iter().map(|(name, found)| Listed { name, found }).collect())
+    }
+
+    /// The entry for what [`Entry::list`] found in this directory. The kernel is not asked again.
+    pub(crate) fn found(&self, listed: &Listed) -> Result<Self> {
+        Ok(self.entry(&self.dirs()?, &listed.name, listed.found.clone()))
+    }
+
+    /// The xattrs that [`View::xattrs`] gives, of a file that was opened: that costs less.
+    pub(crate) fn xattrs_of(&self, file: &File) -> Result<Vec<(OsString, Vec<u8>)>> {
+        xattrs_of(file).map_err(|error| self.error("read the attributes of", error))
     }
 
     fn entry(&self, dirs: &Arc<Dirs>, name: &OsStr, found: Found) -> Self {

@@ -21,7 +21,8 @@ use rayon::prelude::*;
 use super::Work;
 use super::chmod;
 use super::make_dir::open_upper;
-use super::select::{Folder, Root, Source, vanished};
+use super::select::{Root, Source, vanished};
+use super::tree::Folder;
 use crate::builder::BuildError;
 use crate::builder::graph::{CopyItem, CopyOp, Mode};
 use crate::layer;
@@ -93,6 +94,20 @@ pub(super) fn copy_tree(
 
 /// The permissions that BuildKit's own umask keeps from the folders that it makes.
 const UMASK: u32 = 0o022;
+
+/// So many folders are open at once.
+const BATCH: usize = 128;
+
+/// Fewer files of one folder than this are not worth another thread.
+const MIN_FILES: usize = 16;
+
+/// A folder that is copied, and where to.
+#[derive(Clone)]
+struct Pair<'a> {
+    folder: &'a Folder,
+    from: Entry,
+    to: UpperDir,
+}
 
 /// Device, inode, and the layer of the source that holds it.
 type FileId = (u64, u64, usize);
@@ -201,54 +216,82 @@ impl Copier<'_> {
         if found.is_none() {
             top.set_attributes(&self.new_folder(first.metadata.mtime))?;
         }
-        for folder in root.folders.iter().skip(1) {
-            self.make_folder(source, folder, &top)?;
+        let mut way: Vec<Pair<'_>> = Vec::new();
+        for batch in root.folders.chunks(BATCH) {
+            let pairs: Vec<_> = batch
+                .iter()
+                .map(|folder| self.pair(source, folder, &top, &mut way))
+                .collect::<Result<_, _>>()?;
+            pairs.par_iter().try_for_each(|pair| self.files(source, pair, |it| !has_names(it)))?;
         }
-        root.folders
-            .par_iter()
-            .try_for_each(|folder| self.files(source, folder, &top, |file| !has_names(file)))?;
         // Files with several names come one after another, so that the first is always the same.
-        root.folders.iter().try_for_each(|folder| self.files(source, folder, &top, has_names))
+        way.clear();
+        for folder in &root.folders {
+            if folder.files.iter().any(|file| has_names(file.metadata())) {
+                let from = source.view.lookup(&folder.path)?;
+                let from = from.ok_or_else(|| vanished(&folder.path))?;
+                let pair = Pair { folder, from, to: open_below(&top, &folder.relative)? };
+                self.files(source, &pair, has_names)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a folder and what it is copied to, which is made unless it is the `top`. `way` is where
+    /// the folder before it was, and those above that.
+    fn pair<'f>(
+        &self,
+        source: &Source<'_>,
+        folder: &'f Folder,
+        top: &UpperDir,
+        way: &mut Vec<Pair<'f>>,
+    ) -> Result<Pair<'f>, BuildError> {
+        while way
+            .last()
+            .is_some_and(|above| folder.relative.parent() != Some(&above.folder.relative))
+        {
+            way.pop();
+        }
+        let pair = match (way.last(), folder.relative.file_name()) {
+            (Some(above), Some(name)) => {
+                let from = source.view.child(&above.from, name)?;
+                let from = from.ok_or_else(|| vanished(&folder.path))?;
+                let to = self.make_folder(source, &from, &above.to, name)?;
+                Pair { folder, from, to }
+            }
+            _ => {
+                let from = source.view.lookup(&folder.path)?;
+                let from = from.ok_or_else(|| vanished(&folder.path))?;
+                Pair { folder, from, to: top.clone() }
+            }
+        };
+        way.push(pair.clone());
+        Ok(pair)
     }
 
     /// Copies those files of a folder that are `wanted`.
     fn files(
         &self,
         source: &Source<'_>,
-        folder: &Folder,
-        top: &UpperDir,
-        wanted: impl Fn(&Metadata) -> bool,
+        pair: &Pair<'_>,
+        wanted: impl Fn(&Metadata) -> bool + Sync,
     ) -> Result<(), BuildError> {
-        let mut files = folder.files.iter().filter(|(_, metadata)| wanted(metadata)).peekable();
-        if files.peek().is_none() {
-            return Ok(());
-        }
-        let dir = open_below(top, &folder.relative)?;
-        let Some(from) = source.view.lookup(&folder.path)? else {
-            return Err(vanished(&folder.path));
-        };
-        for (name, _) in files {
-            let entry = source.view.child(&from, name)?;
-            let entry = entry.ok_or_else(|| vanished(&folder.path.join(name)))?;
-            self.entry(source, &entry, &dir, name)?;
-        }
-        Ok(())
+        let files = pair.folder.files.par_iter().with_min_len(MIN_FILES);
+        files.filter(|file| wanted(file.metadata())).try_for_each(|file| {
+            let entry = pair.from.found(file)?;
+            self.entry(source, &entry, &pair.to, &file.name)
+        })
     }
 
     /// Makes a folder below the destination, or gives one that is there the source's attributes.
     fn make_folder(
         &self,
         source: &Source<'_>,
-        folder: &Folder,
-        top: &UpperDir,
-    ) -> Result<(), BuildError> {
-        let Some(entry) = source.view.lookup(&folder.path)? else {
-            return Err(vanished(&folder.path));
-        };
-        let attributes = self.attributes(source, &entry)?;
-        let parent = folder.relative.parent().unwrap_or(Path::new(""));
-        let parent = open_below(top, parent)?;
-        let name = folder.relative.file_name().unwrap_or_default();
+        from: &Entry,
+        parent: &UpperDir,
+        name: &OsStr,
+    ) -> Result<UpperDir, BuildError> {
+        let attributes = self.attributes(source, from, source.view.xattrs(from)?);
         let (dir, made) = match parent.child(name, &attributes) {
             Err(SnapshotError::NotADirectory { path, .. }) => return Err(not_a_folder(&path)),
             found => found?,
@@ -256,7 +299,7 @@ impl Copier<'_> {
         if !made {
             dir.set_attributes(&attributes)?;
         }
-        Ok(())
+        Ok(dir)
     }
 
     /// Copies anything but a folder.
@@ -272,14 +315,16 @@ impl Copier<'_> {
         if shared && self.link_again(entry, dir, name)? {
             return Ok(());
         }
-        let attributes = self.attributes(source, entry)?;
+        let attributes = || -> Result<_, BuildError> {
+            Ok(self.attributes(source, entry, source.view.xattrs(entry)?))
+        };
         match metadata.kind {
-            Kind::File => self.file(source, entry, dir, name, &attributes)?,
-            Kind::Symlink => dir.symlink(name, &source.view.read_link(entry)?, &attributes)?,
-            Kind::Fifo => dir.node(name, Kind::Fifo, metadata.rdev, &attributes)?,
+            Kind::File => self.file(source, entry, dir, name)?,
+            Kind::Symlink => dir.symlink(name, &source.view.read_link(entry)?, &attributes()?)?,
+            Kind::Fifo => dir.node(name, Kind::Fifo, metadata.rdev, &attributes()?)?,
             // As BuildKit, which makes a character device of either.
             Kind::CharDevice | Kind::BlockDevice => {
-                dir.node(name, Kind::CharDevice, metadata.rdev, &attributes)?;
+                dir.node(name, Kind::CharDevice, metadata.rdev, &attributes()?)?;
             }
             Kind::Socket | Kind::Directory => {}
         }
@@ -310,7 +355,6 @@ impl Copier<'_> {
         entry: &Entry,
         dir: &UpperDir,
         name: &OsStr,
-        attributes: &Attributes,
     ) -> Result<(), BuildError> {
         let metadata = entry.metadata();
         if self.may_share(source, entry) {
@@ -321,7 +365,8 @@ impl Copier<'_> {
             }
         }
         let from = source.view.open_file(entry)?;
-        let new = dir.create_file(name, attributes)?;
+        let attributes = self.attributes(source, entry, entry.xattrs_of(&from)?);
+        let new = dir.create_file(name, &attributes)?;
         copy_file(&from, new.file(), metadata.size, None)
             .map_err(|error| error.at(&dir.path().join(name)))?;
         Ok(new.finish()?)
@@ -338,9 +383,13 @@ impl Copier<'_> {
                 .is_none_or(|epoch| entry.metadata().mtime <= Timestamp::from_secs(epoch))
     }
 
-    fn attributes(&self, source: &Source<'_>, entry: &Entry) -> Result<Attributes, BuildError> {
+    fn attributes(
+        &self,
+        source: &Source<'_>,
+        entry: &Entry,
+        mut xattrs: Vec<(OsString, Vec<u8>)>,
+    ) -> Attributes {
         let metadata = entry.metadata();
-        let mut xattrs = source.view.xattrs(entry)?;
         if !source.keep_owners {
             // As BuildKit: what a context grants counts for nothing in the image.
             xattrs.retain(|(name, _)| name != "security.capability");
@@ -348,7 +397,7 @@ impl Copier<'_> {
         let default_owner = if source.keep_owners { (metadata.uid, metadata.gid) } else { (0, 0) };
         let (uid, gid) = self.owner.unwrap_or(default_owner);
         let mode = self.mode_of(metadata.mode, metadata.is_dir());
-        Ok(Attributes { mode, uid, gid, mtime: metadata.mtime, xattrs })
+        Attributes { mode, uid, gid, mtime: metadata.mtime, xattrs }
     }
 
     fn mode_of(&self, mode: u32, is_dir: bool) -> u32 {

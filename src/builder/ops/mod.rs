@@ -6,6 +6,7 @@ mod make_dir;
 mod owner;
 mod run;
 mod select;
+mod tree;
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -5,16 +5,21 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use super::tree::{self, Filter, Folder};
 use crate::builder::BuildError;
 use crate::builder::glob::Glob;
-use crate::builder::ignore::{Decision, Ignore};
+use crate::builder::ignore::Ignore;
 use crate::cache::KeyHasher;
 use crate::cache::content::FileCache;
 use crate::oci::Digest;
-use crate::snapshot::{Entry, Kind, Metadata, SnapshotError, View};
+use crate::snapshot::{Entry, Kind, Listed, Metadata, SnapshotError, View};
+
+/// Where a folder's files have more bytes than this together, they are read by all cores.
+const LARGE_BYTES: u64 = 8 << 20;
 
 /// A tree that files are selected from.
 #[derive(Debug)]
@@ -38,31 +43,6 @@ pub(super) struct Root {
     pub(super) entry: Entry,
     /// For a folder, itself and all folders below it that are selected, parents first.
     pub(super) folders: Vec<Folder>,
-}
-
-/// One folder of a selected tree.
-#[derive(Debug)]
-pub(super) struct Folder {
-    /// The path in the source.
-    pub(super) path: PathBuf,
-    /// The path below the selected root; empty for itself.
-    pub(super) relative: PathBuf,
-    pub(super) metadata: Metadata,
-    /// What is selected in it, but for folders.
-    pub(super) files: Vec<(OsString, Metadata)>,
-    /// Where its parent is in the list.
-    parent: usize,
-    /// Whether it is selected itself, or only leads to what is.
-    own: bool,
-}
-
-/// Which part of a tree is selected.
-#[derive(Debug, Clone, Copy)]
-struct Filter<'a> {
-    /// Only what matches, if there is anything to match.
-    include: Option<&'a Ignore>,
-    /// Not what matches.
-    exclude: &'a Ignore,
 }
 
 impl Source<'_> {
@@ -181,81 +161,11 @@ impl Source<'_> {
         filter: Filter<'_>,
     ) -> Result<Option<Root>, BuildError> {
         if entry.is_dir() {
-            let folders = self.folders(&entry, filter)?;
+            let folders = tree::walk(self, &entry, filter)?;
             return Ok(Some(Root { name, entry, folders }));
         }
         // As BuildKit: what is named itself is not excluded.
         Ok(Some(Root { name, entry, folders: Vec::new() }))
-    }
-
-    /// Walks a tree, parents first, without recursion.
-    fn folders(&self, root: &Entry, filter: Filter<'_>) -> Result<Vec<Folder>, BuildError> {
-        let mut folders: Vec<Folder> = Vec::new();
-        let path = root.path().as_os_str().as_bytes();
-        let shown = self.ignore.is_none_or(|ignore| !ignore.is_excluded(path));
-        let decisions = Decisions {
-            ignored: self.ignore.map(|ignore| ignore.decide_all(path)).unwrap_or_default(),
-            excluded: Decision::default(),
-        };
-        let mut left = vec![(root.clone(), PathBuf::new(), 0, shown, decisions)];
-        while let Some((entry, relative, parent, own, above)) = left.pop() {
-            let index = folders.len();
-            let mut files = Vec::new();
-            let mut below = Vec::new();
-            for child in self.view.read_dir(&entry)? {
-                let path = relative.join(child.name());
-                let decisions = self.decide(&child, &path, filter, &above);
-                let (shown, inside) = self.fate(&child, &path, filter, &decisions);
-                if child.is_dir() && (shown || inside) {
-                    below.push((child, path, index, shown, decisions));
-                } else if shown {
-                    files.push((child.name().to_owned(), child.metadata().clone()));
-                }
-            }
-            left.extend(below.into_iter().rev());
-            let metadata = entry.metadata().clone();
-            let path = entry.path().to_owned();
-            folders.push(Folder { path, relative, metadata, files, parent, own });
-        }
-        Ok(without_empty(folders))
-    }
-
-    /// What the patterns say of a child of a folder of which `above` is known.
-    fn decide(
-        &self,
-        entry: &Entry,
-        relative: &Path,
-        filter: Filter<'_>,
-        above: &Decisions,
-    ) -> Decisions {
-        let path = entry.path().as_os_str().as_bytes();
-        let ignored = self.ignore.map(|ignore| ignore.decide(&above.ignored, path));
-        let excluded = filter.exclude.decide(&above.excluded, relative.as_os_str().as_bytes());
-        Decisions { ignored: ignored.unwrap_or_default(), excluded }
-    }
-
-    /// Whether something is selected itself, and whether something below it may be.
-    fn fate(
-        &self,
-        entry: &Entry,
-        relative: &Path,
-        filter: Filter<'_>,
-        decisions: &Decisions,
-    ) -> (bool, bool) {
-        let relative = relative.as_os_str().as_bytes();
-        let path = entry.path().as_os_str().as_bytes();
-        let mut shown = filter.include.is_none_or(|include| include.is_excluded(relative));
-        let hiding = self.ignore.map(|ignore| (ignore, &decisions.ignored, path));
-        let excluding = (filter.exclude, &decisions.excluded, relative);
-        for (patterns, decision, path) in hiding.into_iter().chain([excluding]) {
-            if patterns.excludes(decision) {
-                if !patterns.may_hold_included_below(decision, path) {
-                    return (false, false);
-                }
-                shown = false;
-            }
-        }
-        (shown, true)
     }
 
     /// The digest of all that makes a difference to a copy: names, types, modes, bytes, and owners
@@ -266,7 +176,9 @@ impl Source<'_> {
         for root in roots {
             key.field("name", root.name.as_bytes());
             if !root.entry.is_dir() {
-                self.encode(&mut key, &root.entry)?;
+                let (entry, metadata) = (&root.entry, root.entry.metadata());
+                let bytes = self.bytes(entry.path(), metadata, || self.view.open_file(entry))?;
+                self.encode(&mut key, metadata, bytes, || Ok(entry.clone()))?;
             }
             let digests = root.folders.par_iter().map(|folder| self.folder_digest(folder));
             for digest in digests.collect::<Result<Vec<_>, _>>()? {
@@ -280,42 +192,89 @@ impl Source<'_> {
         let mut key = KeyHasher::new("folder");
         key.field("path", folder.relative.as_os_str().as_bytes());
         self.encode_metadata(&mut key, &folder.metadata);
-        if folder.files.is_empty() {
-            return Ok(key.finish().0);
-        }
-        let Some(entry) = self.view.lookup(&folder.path)? else {
-            return Err(vanished(&folder.path));
+        // Most often nothing in it has to be opened.
+        let dir = OnceLock::new();
+        let find = |file: &Listed| self.open_dir(folder, &dir)?.found(file);
+        let bytes = |file: &Listed| {
+            let open = || self.view.open_file(&find(file)?);
+            self.bytes(&folder.path.join(&file.name), file.metadata(), open)
         };
-        for (name, _) in &folder.files {
-            let child = self.view.child(&entry, name)?;
-            let child = child.ok_or_else(|| vanished(&folder.path.join(name)))?;
-            key.field("name", name.as_bytes());
-            self.encode(&mut key, &child)?;
+        let size: u64 = folder.files.iter().map(|file| file.metadata().size).sum();
+        let digests: Vec<_> = if size > LARGE_BYTES {
+            folder.files.par_iter().map(bytes).collect::<Result<_, _>>()?
+        } else {
+            folder.files.iter().map(bytes).collect::<Result<_, _>>()?
+        };
+        for (file, bytes) in folder.files.iter().zip(digests) {
+            key.field("name", file.name.as_bytes());
+            self.encode(&mut key, file.metadata(), bytes, || find(file))?;
         }
         Ok(key.finish().0)
     }
 
-    fn encode(&self, key: &mut KeyHasher, entry: &Entry) -> Result<(), BuildError> {
-        let metadata = entry.metadata();
+    /// The folder, looked up when it is first needed.
+    fn open_dir<'d>(
+        &self,
+        folder: &Folder,
+        dir: &'d OnceLock<Entry>,
+    ) -> Result<&'d Entry, SnapshotError> {
+        match dir.get() {
+            Some(dir) => Ok(dir),
+            None => {
+                let found = self.view.lookup(&folder.path)?;
+                let found = found.ok_or_else(|| vanished(&folder.path))?;
+                Ok(dir.get_or_init(|| found))
+            }
+        }
+    }
+
+    /// The digest of a file's content; of anything else, nothing.
+    fn bytes(
+        &self,
+        path: &Path,
+        metadata: &Metadata,
+        open: impl FnOnce() -> Result<File, SnapshotError>,
+    ) -> Result<Option<Digest>, BuildError> {
+        if metadata.kind != Kind::File {
+            return Ok(None);
+        }
+        let open = || {
+            open().map_err(|err| match err {
+                SnapshotError::Io { source, .. } => source,
+                other => io::Error::other(other.to_string()),
+            })
+        };
+        let digest = self.files.digest(path, metadata, open);
+        let failed = |source| SnapshotError::Io { action: "read", path: path.to_owned(), source };
+        Ok(Some(digest.map_err(failed)?))
+    }
+
+    /// Adds what there is to know about a file to a key; `find` looks at it again, where `metadata`
+    /// does not tell it all.
+    fn encode(
+        &self,
+        key: &mut KeyHasher,
+        metadata: &Metadata,
+        bytes: Option<Digest>,
+        find: impl FnOnce() -> Result<Entry, SnapshotError>,
+    ) -> Result<(), BuildError> {
         self.encode_metadata(key, metadata);
         match metadata.kind {
             Kind::File => {
-                let open = || self.open(entry);
-                let digest = self.files.digest(entry.path(), metadata, open);
-                let failed = |source| SnapshotError::Io {
-                    action: "read",
-                    path: entry.path().to_owned(),
-                    source,
-                };
-                key.digest("bytes", digest.map_err(failed)?);
-                for (name, value) in self.view.xattrs(entry)? {
+                if let Some(bytes) = bytes {
+                    key.digest("bytes", bytes);
+                }
+                // Those of a user's folder count for nothing in the image.
+                let xattrs =
+                    if self.keep_owners { self.view.xattrs(&find()?)? } else { Vec::new() };
+                for (name, value) in xattrs {
                     if name == "security.capability" {
                         key.field("capability", value);
                     }
                 }
             }
             Kind::Symlink => {
-                key.field("target", self.view.read_link(entry)?.as_os_str().as_bytes());
+                key.field("target", self.view.read_link(&find()?)?.as_os_str().as_bytes());
             }
             Kind::CharDevice | Kind::BlockDevice => {
                 key.number("major", metadata.rdev.0.into());
@@ -324,13 +283,6 @@ impl Source<'_> {
             Kind::Directory | Kind::Fifo | Kind::Socket => {}
         }
         Ok(())
-    }
-
-    fn open(&self, entry: &Entry) -> io::Result<File> {
-        self.view.open_file(entry).map_err(|err| match err {
-            SnapshotError::Io { source, .. } => source,
-            other => io::Error::other(other.to_string()),
-        })
     }
 
     fn encode_metadata(&self, key: &mut KeyHasher, metadata: &Metadata) {
@@ -345,36 +297,15 @@ impl Source<'_> {
     }
 }
 
-/// What the patterns say of a path.
-#[derive(Debug, Clone, Default)]
-struct Decisions {
-    /// Those of the ignore file.
-    ignored: Decision,
-    /// Those of `--exclude`.
-    excluded: Decision,
-}
-
-/// Leaves out the folders that are not selected and lead to nothing that is.
-fn without_empty(folders: Vec<Folder>) -> Vec<Folder> {
-    let mut kept = vec![false; folders.len()];
-    for (index, folder) in folders.iter().enumerate().rev() {
-        kept[index] |= folder.own || !folder.files.is_empty();
-        if kept[index] {
-            kept[folder.parent] = true;
-        }
-    }
-    folders.into_iter().zip(kept).filter_map(|(folder, kept)| kept.then_some(folder)).collect()
-}
-
 fn patterns(texts: &[String]) -> Result<Ignore, BuildError> {
     Ignore::from_patterns(texts.iter().map(String::as_bytes))
         .map_err(|err| BuildError::Copy(format!("invalid pattern: {err}")))
 }
 
 /// Something that was there a moment ago.
-pub(super) fn vanished(path: &Path) -> BuildError {
+pub(super) fn vanished(path: &Path) -> SnapshotError {
     let source = io::Error::from(io::ErrorKind::NotFound);
-    SnapshotError::Io { action: "read", path: path.to_owned(), source }.into()
+    SnapshotError::Io { action: "read", path: path.to_owned(), source }
 }
 
 impl Root {
