@@ -6,6 +6,7 @@
 //! between a tar and a blob.
 
 mod apply;
+mod beside;
 pub mod compress;
 mod entry;
 mod error;

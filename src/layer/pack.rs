@@ -8,7 +8,7 @@
 //! first name of a file is its entry, its other names are links to it. Sockets are left out.
 //!
 //! # The content digest
-//! It is the SHA-256 of `mica-tree-1\n` and then, for each entry of the tar in its order: one byte for
+//! It is the BLAKE3 of `mica-tree-2\n` and then, for each entry of the tar in its order: one byte for
 //! its type (`f` file, `d` directory, `l` symbolic link, `h` hard link, `p` pipe, `c` and `b`
 //! devices, `w` whiteout, `o` opaque, with the name of the directory); the length of its name and the
 //! name; and, but for `w`, `o` and `h`: mode, owner and group, the number of xattrs, and each one's
@@ -18,17 +18,17 @@
 //! same files comes to the same digest.
 
 use std::collections::HashMap;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType};
 
+use super::beside::HashBeside;
 use super::entry::{CAPABILITY, Entry, without_namespace};
 use super::header::BLOCK_BYTES;
 use super::{LayerError, MAX_DEPTH, OPAQUE, Refusal, Result, WHITEOUT};
-use crate::oci::{DiffId, Digest, HashingWriter};
+use crate::oci::{DiffId, Digest};
 use crate::snapshot::{Handle, Kind, Metadata, Walk, WalkEvent};
 
 /// A layer that was packed.
@@ -54,17 +54,14 @@ pub fn pack(layer: &Handle, out: impl Write) -> Result<Packed> {
     let root = Path::new("");
     let failed = |path: &Path, source| LayerError::Walk { path: path.to_owned(), source };
     let root_handle = layer.try_clone().map_err(|error| failed(root, error))?;
-    let out = BufWriter::with_capacity(256 << 10, out);
-    let mut packer = Packer {
-        tar: Builder::new(HashingWriter::new(out)),
-        content: Sha256::new_with_prefix(b"mica-tree-1\n"),
-        links: HashMap::new(),
-        buffer: vec![0; 1 << 20],
-    };
+    let mut content = blake3::Hasher::new();
+    content.update(b"mica-tree-2\n");
+    let tar = Builder::new(HashBeside::new(out));
+    let mut packer = Packer { tar, content, links: HashMap::new(), buffer: Vec::new() };
     if root_handle.is_opaque().map_err(|error| failed(root, error))? {
         packer.opaque(b"")?;
     }
-    let mut walk = Walk::new(root_handle).map_err(|error| failed(root, error))?;
+    let mut walk = Walk::opening_files(root_handle).map_err(|error| failed(root, error))?;
     while let Some(event) = walk.advance().map_err(|error| failed(walk.path(), error))? {
         match event {
             WalkEvent::Enter(_) if walk.path().iter().count() > MAX_DEPTH => {
@@ -77,14 +74,17 @@ pub fn pack(layer: &Handle, out: impl Write) -> Result<Packed> {
         }
     }
     let out = packer.tar.into_inner().map_err(LayerError::write)?;
-    let (mut out, diff_id, size) = out.finish();
-    out.flush().map_err(LayerError::write)?;
-    Ok(Packed { diff_id: DiffId(diff_id), size, content: Digest::finish(packer.content) })
+    let (diff_id, size) = out.finish().map_err(LayerError::write)?;
+    let content = Digest::from_bytes(*packer.content.finalize().as_bytes());
+    Ok(Packed { diff_id: DiffId(diff_id), size, content })
 }
 
+/// So much of a file is read at once.
+const BUFFER_BYTES: usize = 512 << 10;
+
 struct Packer<W: Write> {
-    tar: Builder<HashingWriter<W>>,
-    content: Sha256,
+    tar: Builder<HashBeside<W>>,
+    content: blake3::Hasher,
     /// The first names of files that have several.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
@@ -148,8 +148,8 @@ impl<W: Write> Packer<W> {
                 let mut entry = Entry::new(entry_type, path.to_vec(), metadata);
                 if kind != Kind::Fifo {
                     entry.rdev = Some(metadata.rdev);
-                    self.content.update(metadata.rdev.0.to_le_bytes());
-                    self.content.update(metadata.rdev.1.to_le_bytes());
+                    self.content.update(&metadata.rdev.0.to_le_bytes());
+                    self.content.update(&metadata.rdev.1.to_le_bytes());
                 }
                 self.header(&entry)
             }
@@ -164,10 +164,18 @@ impl<W: Write> Packer<W> {
             entry.capability = walk.dir().xattr(Some(walk.name()), CAPABILITY).map_err(failed)?;
         }
         self.note(b'f', path, metadata, entry.capability.as_deref());
-        self.content.update(metadata.size.to_le_bytes());
+        self.content.update(&metadata.size.to_le_bytes());
         self.header(&entry)?;
-        let mut file = walk.dir().file(walk.name()).map_err(failed)?;
+        let changed = || {
+            let path = walk.path().to_owned();
+            LayerError::Refused { path, reason: Refusal::Changed }
+        };
+        let mut file = walk.file().ok_or_else(changed)?;
         let mut left = metadata.size;
+        let longest = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER_BYTES);
+        if self.buffer.len() < longest {
+            self.buffer.resize(longest, 0);
+        }
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
             let read = match file.read(&mut self.buffer[..want]) {
@@ -175,8 +183,7 @@ impl<W: Write> Packer<W> {
                 result => result.map_err(failed)?,
             };
             if read == 0 {
-                let path = walk.path().to_owned();
-                return Err(LayerError::Refused { path, reason: Refusal::Changed });
+                return Err(changed());
             }
             self.content.update(&self.buffer[..read]);
             self.tar.get_mut().write_all(&self.buffer[..read]).map_err(LayerError::write)?;
@@ -200,9 +207,9 @@ impl<W: Write> Packer<W> {
     fn note(&mut self, tag: u8, path: &[u8], metadata: &Metadata, capability: Option<&[u8]>) {
         self.note_name(tag, path);
         for number in [metadata.mode, metadata.uid, metadata.gid] {
-            self.content.update(number.to_le_bytes());
+            self.content.update(&number.to_le_bytes());
         }
-        self.content.update(u32::from(capability.is_some()).to_le_bytes());
+        self.content.update(&u32::from(capability.is_some()).to_le_bytes());
         if let Some(value) = capability {
             self.note_bytes(CAPABILITY.as_bytes());
             self.note_bytes(&without_namespace(value));
@@ -210,12 +217,12 @@ impl<W: Write> Packer<W> {
     }
 
     fn note_name(&mut self, tag: u8, path: &[u8]) {
-        self.content.update([tag]);
+        self.content.update(&[tag]);
         self.note_bytes(path);
     }
 
     fn note_bytes(&mut self, bytes: &[u8]) {
-        self.content.update((bytes.len() as u64).to_le_bytes());
+        self.content.update(&(bytes.len() as u64).to_le_bytes());
         self.content.update(bytes);
     }
 }

@@ -1,0 +1,131 @@
+//! [`HashBeside`]: a writer whose bytes are hashed on another thread, as SHA-256 is what takes longest
+//! in packing a layer, and cannot be divided.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::oci::Digest;
+
+/// So much is handed over at once. A layer that is smaller is hashed where it is written.
+const PIECE_BYTES: usize = 512 << 10;
+
+/// Pieces on their way to the other thread: memory does not grow with the data.
+const PIECES: usize = 3;
+
+/// Passes on what is written, in large pieces, and hashes it.
+pub(super) struct HashBeside<W> {
+    out: W,
+    piece: Vec<u8>,
+    count: u64,
+    /// Started with the second piece.
+    other: Option<Other>,
+}
+
+/// The thread that hashes.
+struct Other {
+    full: SyncSender<Vec<u8>>,
+    empty: Receiver<Vec<u8>>,
+    thread: JoinHandle<Sha256>,
+}
+
+impl<W: Write> HashBeside<W> {
+    pub(super) fn new(out: W) -> Self {
+        Self { out, piece: Vec::new(), count: 0, other: None }
+    }
+
+    /// The digest and the number of the bytes that were written, all of which `out` has now.
+    pub(super) fn finish(mut self) -> io::Result<(Digest, u64)> {
+        self.out.write_all(&self.piece)?;
+        self.out.flush()?;
+        let mut hasher = match self.other {
+            None => Sha256::new(),
+            Some(Other { full, thread, .. }) => {
+                drop(full);
+                thread.join().map_err(|_| gone())?
+            }
+        };
+        hasher.update(&self.piece);
+        Ok((Digest::finish(hasher), self.count + self.piece.len() as u64))
+    }
+
+    fn hand_over(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.piece)?;
+        self.count += self.piece.len() as u64;
+        let other = self.other.get_or_insert_with(Other::start);
+        let next = other.empty.recv().map_err(|_| gone())?;
+        other.full.send(std::mem::replace(&mut self.piece, next)).map_err(|_| gone())
+    }
+}
+
+impl Other {
+    fn start() -> Self {
+        let (full, pieces) = sync_channel::<Vec<u8>>(PIECES);
+        let (back, empty) = sync_channel(PIECES);
+        for _ in 0..PIECES {
+            // There is room for all of them.
+            drop(back.send(Vec::new()));
+        }
+        let thread = std::thread::spawn(move || {
+            let mut hasher = Sha256::new();
+            for mut piece in pieces {
+                hasher.update(&piece);
+                piece.clear();
+                if back.send(piece).is_err() {
+                    break;
+                }
+            }
+            hasher
+        });
+        Self { full, empty, thread }
+    }
+}
+
+impl<W: Write> Write for HashBeside<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.piece.len() == PIECE_BYTES {
+            self.hand_over()?;
+        }
+        let taken = bytes.len().min(PIECE_BYTES - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the thread that hashes has ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_and_passes_on_whatever_the_pieces() {
+        for size in [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 9 * PIECE_BYTES + 5] {
+            let bytes: Vec<u8> = (0..=250).cycle().take(size).collect();
+            for chunk in [4 << 10, 3 * PIECE_BYTES + 1] {
+                let mut out = Vec::new();
+                let mut writer = HashBeside::new(&mut out);
+                bytes.chunks(chunk).for_each(|chunk| writer.write_all(chunk).expect("written"));
+                let found = writer.finish().expect("hashed");
+                assert_eq!(found, (Digest::of(&bytes), size as u64), "{size} {chunk}");
+                assert!(out == bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_inner_writer_says_is_said() {
+        let mut full = &mut [0; 10][..];
+        let mut writer = HashBeside::new(&mut full);
+        writer.write_all(&[1; 11]).expect("kept");
+        assert!(writer.finish().is_err());
+    }
+}
