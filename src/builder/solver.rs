@@ -256,8 +256,9 @@ impl<'a> Solver<'a> {
             }
         }
         // What is made of something that was done anew may come out the same.
+        let seen = services.cache.get(self.op_key("seen", id).finish());
         if !vertex.no_cache
-            && services.cache.get(self.op_key("seen", id).finish()).is_some()
+            && seen.is_some()
             && let Some(found) =
                 self.lookup(self.content_key(id, &root, results, &planned.contexts)?)?
         {
@@ -269,13 +270,16 @@ impl<'a> Solver<'a> {
         services.progress.event(&Event::Started { vertex: id, name: &vertex.name });
         let (inputs, epoch) = (Inputs::new(self.contexts, results), self.epoch);
         let sources = &self.sources;
-        let work = Work { id, vertex, root: &root, inputs: &inputs, services, sources, epoch };
+        let record = |chain| services.store.layer(chain).ok().flatten();
+        let last = seen.and_then(record).map(|record| services.store.layer_dir(&record));
+        let root = &root;
+        let work = Work { id, vertex, root, inputs: &inputs, services, sources, epoch, last };
         let made = work.execute();
         let took = started.elapsed();
         match made {
             Ok(made) => {
                 services.progress.event(&Event::Done { vertex: id, took });
-                self.made(Made::new(id, planned, root, results, &made, lock))?;
+                self.made(Made::new(id, planned, root.clone(), results, &made, lock))?;
                 Ok(made)
             }
             Err(err) => {

@@ -234,6 +234,11 @@ pub(crate) fn is_private_xattr(name: &[u8]) -> bool {
         .any(|prefix| name.starts_with(prefix))
 }
 
+/// Whether an open file has no xattr at all.
+pub(crate) fn has_no_xattrs(file: &File) -> io::Result<bool> {
+    has_any(sys::flistxattr_query(file)).map(|any| !any)
+}
+
 /// What the length of a list of xattrs says.
 fn has_any(length: Result<usize, Errno>) -> io::Result<bool> {
     match length {
@@ -408,7 +413,7 @@ impl Walk {
             return Ok(Some(WalkEvent::Enter(self.dir.own_metadata()?)));
         }
         self.has_xattrs = match &self.file {
-            Some(file) => has_any(sys::flistxattr_query(file))?,
+            Some(file) => !has_no_xattrs(file)?,
             None => metadata.is_file() && self.dir.has_xattrs(&name)?,
         };
         let metadata = if self.has_xattrs || !metadata.is_file() {

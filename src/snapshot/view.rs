@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::dirs::{Dirs, Found};
-use super::handle::{Handle, xattrs_of};
+use super::handle::{Handle, has_no_xattrs, xattrs_of};
 use super::{Attributes, Kind, Metadata, Result, SnapshotError};
 
 /// A read-only root file system: a stack of layer directories merged, or one directory of the host.
@@ -232,6 +232,11 @@ impl Entry {
     /// The xattrs that [`View::xattrs`] gives, of a file that was opened: that costs less.
     pub(crate) fn xattrs_of(&self, file: &File) -> Result<Vec<(OsString, Vec<u8>)>> {
         xattrs_of(file).map_err(|error| self.error("read the attributes of", error))
+    }
+
+    /// Whether a file that was opened has no xattr at all, not even a mark of ours.
+    pub(crate) fn has_no_xattrs(&self, file: &File) -> Result<bool> {
+        has_no_xattrs(file).map_err(|error| self.error("read the attributes of", error))
     }
 
     fn entry(&self, dirs: &Arc<Dirs>, name: &OsStr, found: Found) -> Self {

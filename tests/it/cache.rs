@@ -1,6 +1,7 @@
 //! What a second build does again, and what it does not.
 
 use std::fs::{self, File, FileTimes};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -182,6 +183,37 @@ fn a_change_that_keeps_size_and_time_is_seen() {
     let file = File::options().write(true).open(&path).expect("to open");
     file.set_times(FileTimes::new().set_modified(modified)).expect("to set its time");
     assert_eq!(env.built_from(&context, &[]).text("a"), "two");
+}
+
+#[test]
+fn what_did_not_change_is_shared_with_the_layer_before() {
+    let (Some(env), Some(fresh)) = (with_base(), with_base()) else { return };
+    let files = |b| [("Dockerfile", "FROM base\nCOPY . /app/\n"), ("a/one", "1"), ("a/two", b)];
+    let context = env.context(&files("2"));
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let set_times = |context: &Path| {
+        for name in ["Dockerfile", "a/one", "a/two", "a", "."] {
+            let file = File::open(context.join(name)).expect("opened");
+            file.set_times(FileTimes::new().set_modified(time)).expect("set");
+        }
+    };
+    set_times(&context);
+    env.id_of(&context, &[]);
+    // Neither its size nor its time tells.
+    write(&context, "a/two", "3");
+    set_times(&context);
+    let second = env.id_of(&context, &[]);
+    let links = |name: &str| {
+        let layers = walkdir::WalkDir::new(env.store()).into_iter().flatten();
+        let found = layers.filter(|entry| entry.path().ends_with(Path::new("app/a").join(name)));
+        found.map(|entry| entry.metadata().expect("read").nlink()).collect::<Vec<_>>()
+    };
+    assert_eq!((links("one"), links("two")), (vec![2, 2], vec![1, 1]));
+    assert_eq!(env.shell(&second, "cat /app/a/one /app/a/two"), "13");
+    let anew = fresh.context(&files("3"));
+    set_times(&anew);
+    let layers = |env: &TestEnv, id: &str| env.saved(id).config["rootfs"]["diff_ids"][1].clone();
+    assert_eq!(layers(&env, &second), layers(&fresh, &fresh.id_of(&anew, &[])));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use rayon::prelude::*;
 
 use super::Work;
 use super::chmod;
+use super::last::{LastFolder, LastTime};
 use super::make_dir::open_upper;
 use super::select::{Root, Source, vanished};
 use super::tree::Folder;
@@ -52,8 +53,10 @@ pub(super) fn execute(
     staged: &StagedLayer,
 ) -> Result<(), BuildError> {
     let upper = open_upper(staged, &work.view()?)?;
+    let last = work.last.as_deref().and_then(LastTime::open);
     let copier = Copier {
         upper: &upper,
+        last: last.as_ref(),
         owner: work.owner(op.owner.as_deref())?,
         mode: op.mode.as_ref(),
         now: work.now(),
@@ -85,7 +88,7 @@ pub(super) fn copy_tree(
 ) -> Result<(), BuildError> {
     let (owner, mode, clamped) = (None, None, None);
     let (linked, shared) = (Mutex::default(), Mutex::default());
-    let copier = Copier { upper, owner, mode, now, clamped, linked, shared };
+    let copier = Copier { upper, last: None, owner, mode, now, clamped, linked, shared };
     for root in roots {
         copier.root(source, root, destination, false)?;
     }
@@ -106,7 +109,14 @@ const MIN_FILES: usize = 16;
 struct Pair<'a> {
     folder: &'a Folder,
     from: Entry,
-    to: UpperDir,
+    to: Target<'a>,
+}
+
+/// A folder that files are copied into, and what it was the last time.
+#[derive(Clone)]
+struct Target<'a> {
+    dir: UpperDir,
+    last: Option<LastFolder<'a>>,
 }
 
 /// Device, inode, and the layer of the source that holds it.
@@ -114,6 +124,8 @@ type FileId = (u64, u64, usize);
 
 struct Copier<'a> {
     upper: &'a Upper,
+    /// What this instruction made before.
+    last: Option<&'a LastTime>,
     /// The numbers of `--chown`.
     owner: Option<(u32, u32)>,
     /// The value of `--chmod`.
@@ -127,7 +139,7 @@ struct Copier<'a> {
     shared: Mutex<HashSet<(u64, u64)>>,
 }
 
-impl Copier<'_> {
+impl<'a> Copier<'a> {
     /// A here-document becomes a file.
     fn inline(&self, op: &CopyOp, name: &str, text: &str) -> Result<(), BuildError> {
         let (dir, name) = self.place_file(&op.destination, OsStr::new(name))?;
@@ -160,7 +172,12 @@ impl Copier<'_> {
             return Ok(());
         }
         let (dir, name) = self.place_file(destination, &root.name)?;
-        self.entry(source, &root.entry, &dir, &name)
+        self.entry(source, &root.entry, &self.target(dir), &name)
+    }
+
+    fn target(&self, dir: UpperDir) -> Target<'a> {
+        let last = self.last.and_then(|last| last.folder(dir.path()));
+        Target { dir, last }
     }
 
     /// The folder and the name that a file goes to.
@@ -230,7 +247,8 @@ impl Copier<'_> {
             if folder.files.iter().any(|file| has_names(file.metadata())) {
                 let from = source.view.lookup(&folder.path)?;
                 let from = from.ok_or_else(|| vanished(&folder.path))?;
-                let pair = Pair { folder, from, to: open_below(&top, &folder.relative)? };
+                let to = self.target(open_below(&top, &folder.relative)?);
+                let pair = Pair { folder, from, to };
                 self.files(source, &pair, has_names)?;
             }
         }
@@ -245,7 +263,10 @@ impl Copier<'_> {
         folder: &'f Folder,
         top: &UpperDir,
         way: &mut Vec<Pair<'f>>,
-    ) -> Result<Pair<'f>, BuildError> {
+    ) -> Result<Pair<'f>, BuildError>
+    where
+        'a: 'f,
+    {
         while way
             .last()
             .is_some_and(|above| folder.relative.parent() != Some(&above.folder.relative))
@@ -256,13 +277,13 @@ impl Copier<'_> {
             (Some(above), Some(name)) => {
                 let from = source.view.child(&above.from, name)?;
                 let from = from.ok_or_else(|| vanished(&folder.path))?;
-                let to = self.make_folder(source, &from, &above.to, name)?;
-                Pair { folder, from, to }
+                let to = self.make_folder(source, &from, &above.to.dir, name)?;
+                Pair { folder, from, to: self.target(to) }
             }
             _ => {
                 let from = source.view.lookup(&folder.path)?;
                 let from = from.ok_or_else(|| vanished(&folder.path))?;
-                Pair { folder, from, to: top.clone() }
+                Pair { folder, from, to: self.target(top.clone()) }
             }
         };
         way.push(pair.clone());
@@ -307,10 +328,10 @@ impl Copier<'_> {
         &self,
         source: &Source<'_>,
         entry: &Entry,
-        dir: &UpperDir,
+        target: &Target<'_>,
         name: &OsStr,
     ) -> Result<(), BuildError> {
-        let metadata = entry.metadata();
+        let (metadata, dir) = (entry.metadata(), &target.dir);
         let shared = has_names(metadata);
         if shared && self.link_again(entry, dir, name)? {
             return Ok(());
@@ -319,7 +340,7 @@ impl Copier<'_> {
             Ok(self.attributes(source, entry, source.view.xattrs(entry)?))
         };
         match metadata.kind {
-            Kind::File => self.file(source, entry, dir, name)?,
+            Kind::File => self.file(source, entry, target, name)?,
             Kind::Symlink => dir.symlink(name, &source.view.read_link(entry)?, &attributes()?)?,
             Kind::Fifo => dir.node(name, Kind::Fifo, metadata.rdev, &attributes()?)?,
             // As BuildKit, which makes a character device of either.
@@ -353,23 +374,32 @@ impl Copier<'_> {
         &self,
         source: &Source<'_>,
         entry: &Entry,
-        dir: &UpperDir,
+        target: &Target<'_>,
         name: &OsStr,
     ) -> Result<(), BuildError> {
-        let metadata = entry.metadata();
-        if self.may_share(source, entry) {
-            let id = (metadata.dev, metadata.ino);
-            let first = self.shared.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-            if first && dir.link_entry(name, entry).is_ok() {
-                return Ok(());
-            }
+        let (metadata, dir) = (entry.metadata(), &target.dir);
+        if self.may_share(source, entry) && self.share(dir, name, entry) {
+            return Ok(());
         }
         let from = source.view.open_file(entry)?;
         let attributes = self.attributes(source, entry, entry.xattrs_of(&from)?);
+        let last = target.last.as_ref();
+        if let Some(same) = last.and_then(|it| it.same(name, &attributes, &from, metadata.size))
+            && self.share(dir, name, &same)
+        {
+            return Ok(());
+        }
         let new = dir.create_file(name, &attributes)?;
         copy_file(&from, new.file(), metadata.size, None)
             .map_err(|error| error.at(&dir.path().join(name)))?;
         Ok(new.finish()?)
+    }
+
+    /// Puts a file of another layer into this one too; not twice, nor where the file system can't.
+    fn share(&self, dir: &UpperDir, name: &OsStr, file: &Entry) -> bool {
+        let id = (file.metadata().dev, file.metadata().ino);
+        let first = self.shared.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        first && dir.link_entry(name, file).is_ok()
     }
 
     /// Whether the file of a stage can itself be in the new layer too. Layers never change, so it

@@ -2,6 +2,7 @@
 
 mod chmod;
 mod copy;
+mod last;
 mod make_dir;
 mod owner;
 mod run;
@@ -9,7 +10,7 @@ mod select;
 mod tree;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(super) use chmod::is_clause as is_symbolic_clause;
 pub(super) use make_dir::open_upper;
@@ -118,6 +119,8 @@ pub(super) struct Work<'a> {
     pub(super) sources: &'a Sources,
     /// No time in a layer is later than this, in seconds since 1970.
     pub(super) epoch: Option<i64>,
+    /// The layer directory that the same instruction made the last time, perhaps of other inputs.
+    pub(super) last: Option<PathBuf>,
 }
 
 impl Work<'_> {
