@@ -37,4 +37,5 @@ mod ssh;
 mod stages;
 mod stdin;
 mod system;
+mod system_calls;
 mod tls;
