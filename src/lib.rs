@@ -20,11 +20,12 @@
 //! | [`layer`] | layer directories ↔ tars, compression | `oci`, `snapshot` |
 //! | [`runtime`] | one process in a sandbox, to its end | `mount` |
 //! | [`store`] | images, layers and blobs on disk, shared by processes | `oci`, `snapshot`, `layer` |
-//! | [`cache`] | what a step would make, found by what it is made from | `oci`, `snapshot` |
+//! | [`cache`] | what a step would make, found by what it is made from | `oci`, `snapshot`, `layer`, `store` |
 //! | [`fetch`] | files of URLs and of git repositories | `oci`, `http`, `snapshot` |
 //! | [`export`], [`import`] | images out to archives and in | `oci`, `snapshot`, `layer`, `store` |
 //! | [`registry`] | registries: where they are, images out of them and into them | `oci`, [`http`], `layer`, `store`, `export` |
-//! | [`builder`] | graph, solver, operations: from a Dockerfile to an image | all above but the last three |
+//! | [`shared`] | the cache that machines share, in a registry or a folder | `oci`, `store`, `cache`, `export`, `import`, `registry` |
+//! | [`builder`] | graph, solver, operations: from a Dockerfile to an image | all above but the last four |
 //! | [`cli`] | the command line | all |
 //!
 //! # Example
@@ -62,6 +63,7 @@
 //!         store: &store,
 //!         images: &store,
 //!         cache: &StepCache::new(&cache_dir),
+//!         shared: None,
 //!         sandbox: sandbox.as_ref(),
 //!         progress: &progress::Silent,
 //!         secrets: &Secrets::default(),
@@ -91,6 +93,7 @@ pub mod oci;
 pub mod parser;
 pub mod registry;
 pub mod runtime;
+pub mod shared;
 pub mod snapshot;
 pub mod ssh;
 pub mod store;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// A module, and what of the crate it may use besides itself.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("oci", &[]),
     ("http", &[]),
     ("mount", &[]),
@@ -17,11 +17,12 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("layer", &["oci", "snapshot"]),
     ("runtime", &["mount"]),
     ("store", &["oci", "snapshot", "layer"]),
-    ("cache", &["oci", "snapshot"]),
+    ("cache", &["oci", "snapshot", "layer", "store"]),
     ("fetch", &["oci", "http", "snapshot"]),
     ("export", &["oci", "snapshot", "layer", "store"]),
     ("registry", &["oci", "http", "layer", "store", "export"]),
     ("import", &["oci", "snapshot", "layer", "store"]),
+    ("shared", &["oci", "store", "cache", "export", "import", "registry"]),
     (
         "builder",
         &[
@@ -33,7 +34,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
         "cli",
         &[
             "oci", "http", "mount", "ssh", "parser", "lint", "snapshot", "layer", "runtime",
-            "store", "cache", "fetch", "registry", "export", "import", "builder",
+            "store", "cache", "fetch", "registry", "export", "import", "shared", "builder",
         ],
     ),
 ];

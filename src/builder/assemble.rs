@@ -3,6 +3,7 @@
 use super::lower::Lowered;
 use super::snapshot::Snapshot;
 use super::{BuildError, BuildRequest, Services};
+use crate::cache::{SharedIndex, Step};
 use crate::oci::{Descriptor, MediaType};
 use crate::store::Image;
 
@@ -10,6 +11,7 @@ use crate::store::Image;
 pub(super) fn assemble(
     lowered: Lowered,
     snapshot: &Snapshot,
+    steps: &[Step],
     request: &BuildRequest,
     services: &Services<'_>,
 ) -> Result<Image, BuildError> {
@@ -21,6 +23,10 @@ pub(super) fn assemble(
         None => Vec::new(),
     };
     records.reverse();
+    if !steps.is_empty() {
+        let index = SharedIndex::of_image(&records, steps);
+        config.extra.insert(SharedIndex::MEMBER.to_owned(), index);
+    }
     let mut created = Vec::new();
     config.rootfs.diff_ids.truncate(base);
     // What the store says counts: of two steps that made the same layer, one has given it its time.

@@ -4,6 +4,7 @@ use super::graph::Vertex;
 use crate::cache::CacheError;
 use crate::fetch::FetchError;
 use crate::layer::LayerError;
+use crate::oci::ChainId;
 use crate::parser::{Diagnostic, Span};
 use crate::runtime::{ExitStatus, SandboxError};
 use crate::snapshot::SnapshotError;
@@ -111,6 +112,14 @@ pub enum BuildError {
         /// A stage with nearly the same name.
         near: Option<String>,
     },
+    /// The store knows a layer whose files it cannot get.
+    #[error("the files of a step that was found in the cache cannot be had")]
+    Gone {
+        /// The layer, with those below.
+        chain: ChainId,
+        /// Why.
+        source: Box<StoreError>,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -126,6 +135,17 @@ impl BuildError {
             (located @ (Self::At { .. } | Self::Dockerfile(_)), _) => located,
             (other, Some(span)) => Self::At { span, source: Box::new(other) },
             (other, None) => other,
+        }
+    }
+}
+
+impl BuildError {
+    /// The layers whose files could not be had.
+    pub(super) fn gone(&self) -> Option<ChainId> {
+        match self {
+            Self::At { source, .. } => source.gone(),
+            Self::Gone { chain, .. } => Some(*chain),
+            _ => None,
         }
     }
 }

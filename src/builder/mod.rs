@@ -37,7 +37,7 @@ use lower::{Inputs, Purpose};
 use progress::{Event, Progress};
 use solver::Solver;
 
-use crate::cache::StepCache;
+use crate::cache::{SharedCache, StepCache};
 use crate::lint::Checks;
 use crate::parser::Dockerfile;
 use crate::runtime::{CancelToken, Sandbox};
@@ -67,6 +67,8 @@ pub struct Services<'a> {
     pub images: &'a dyn Images,
     /// What was built before.
     pub cache: &'a StepCache,
+    /// What was built elsewhere.
+    pub shared: Option<&'a dyn SharedCache>,
     /// What runs commands.
     pub sandbox: &'a dyn Sandbox,
     /// Who is told.
@@ -161,10 +163,11 @@ pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildRes
         return Err(BuildError::Checks(violation));
     }
     let mut solver = Solver::new(&lowered.graph, services, &request.contexts, request.epoch);
-    let snapshot = match lowered.target {
-        // Nobody reads the files of a base that nothing is added to.
-        Some(target) if !lowered.graph.is_image(target) => solver.solve(target)?,
-        _ => snapshot::Snapshot::default(),
+    // Nobody reads the files of a base that nothing is added to.
+    let target = lowered.target.filter(|target| !lowered.graph.is_image(*target));
+    let (snapshot, steps) = match target {
+        Some(target) => solver.solve(target, request.options.inline_cache)?,
+        None => Default::default(),
     };
     for (number, context) in request.contexts.iter().enumerate() {
         context.files.save(&services.store.scratch(&format!("files-{number}")));
@@ -172,6 +175,6 @@ pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildRes
     if services.cancel.is_cancelled() {
         return Err(BuildError::Cancelled);
     }
-    let image = assemble::assemble(lowered, &snapshot, request, services)?;
+    let image = assemble::assemble(lowered, &snapshot, &steps, request, services)?;
     Ok(BuildResult { image })
 }

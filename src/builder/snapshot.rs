@@ -9,7 +9,7 @@ use crate::cache::{CacheKey, KeyHasher};
 use crate::layer::{self, Packed};
 use crate::oci::{ChainId, Digest};
 use crate::snapshot::{Handle, View};
-use crate::store::{LayerRecord, SealedLayer, StagedLayer, Store};
+use crate::store::{LayerRecord, SealedLayer, StagedLayer, Store, StoreError, Watch};
 
 /// A file system: the topmost of its layers, or nothing at all. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -19,20 +19,20 @@ pub(super) struct Snapshot(Option<Arc<Layer>>);
 #[derive(Debug)]
 pub(super) struct Layer {
     below: Snapshot,
-    dir: PathBuf,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// The store had it, or has it by now.
-    Stored(LayerRecord),
+    /// The store knew it. Where its files are is empty while they are away.
+    Stored(Box<LayerRecord>, OnceLock<PathBuf>),
     /// It was made in this build.
     Fresh(Box<Fresh>),
 }
 
 #[derive(Debug)]
 struct Fresh {
+    dir: PathBuf,
     /// Until it is published.
     staged: Mutex<Option<StagedLayer>>,
     created: String,
@@ -41,30 +41,44 @@ struct Fresh {
 }
 
 impl Snapshot {
-    /// The snapshot of a stored chain.
-    pub(super) fn stored(store: &Store, chain: ChainId) -> Result<Self, BuildError> {
-        let records = store.layers_of(chain)?;
-        Ok(Self::of_records(store, records))
-    }
-
     /// The snapshot of records, topmost first.
     pub(super) fn of_records(store: &Store, records: Vec<LayerRecord>) -> Self {
         records.into_iter().rev().fold(Self::default(), |below, record| {
-            let dir = store.layer_dir(&record);
-            Self(Some(Arc::new(Layer { below, dir, state: State::Stored(record) })))
+            let dir = store.layer_dir(&record).map(OnceLock::from).unwrap_or_default();
+            Self(Some(Arc::new(Layer { below, state: State::Stored(Box::new(record), dir) })))
         })
+    }
+
+    /// Has the files of all layers here. To be called before something reads them.
+    pub(super) fn bring(&self, store: &Store, watch: Watch<'_>) -> Result<(), BuildError> {
+        let mut stored = self.layers().filter_map(|layer| match &layer.state {
+            State::Stored(record, dir) => Some((record, dir)),
+            State::Fresh(_) => None,
+        });
+        // What is made here stands on what was found, so from the first one on all were.
+        let Some(top) = stored.by_ref().find(|(_, dir)| dir.get().is_none()) else { return Ok(()) };
+        let chain = top.0.chain();
+        let brought = store
+            .bring(chain, watch)
+            .map_err(|source| BuildError::Gone { chain, source: Box::new(source) })?;
+        for ((_, dir), record) in std::iter::once(top).chain(stored).zip(brought) {
+            let path = store.layer_dir(&record)?;
+            dir.get_or_init(|| path);
+        }
+        Ok(())
     }
 
     /// Puts a filled layer on top, and has it hashed on a thread of its own, beside what the build
     /// does next.
     pub(super) fn commit(&self, staged: StagedLayer, created: String) -> Self {
         let dir = staged.fs();
-        let fresh = Fresh { staged: Mutex::new(Some(staged)), created, packed: OnceLock::new() };
-        let layer =
-            Arc::new(Layer { below: self.clone(), dir, state: State::Fresh(Box::new(fresh)) });
+        let (staged, packed) = (Mutex::new(Some(staged)), OnceLock::new());
+        let fresh = Fresh { dir: dir.clone(), staged, created, packed };
+        let state = State::Fresh(Box::new(fresh));
+        let layer = Arc::new(Layer { below: self.clone(), state });
         let hashed = Arc::clone(&layer);
         std::thread::spawn(move || {
-            let packed = hash(&hashed.dir).map_err(|err| with_causes(err.as_ref()));
+            let packed = hash(&dir).map_err(|err| with_causes(err.as_ref()));
             if let State::Fresh(fresh) = &hashed.state {
                 // Nobody else sets it.
                 drop(fresh.packed.set(packed));
@@ -83,14 +97,20 @@ impl Snapshot {
         self.0.as_ref()
     }
 
-    /// The layer directories, topmost first.
-    pub(super) fn dirs(&self) -> Vec<PathBuf> {
-        self.layers().map(|layer| layer.dir.clone()).collect()
+    /// The layer directories, topmost first; all of them are [here](Self::bring).
+    pub(super) fn dirs(&self) -> Result<Vec<PathBuf>, BuildError> {
+        let dir = |layer: &Arc<Layer>| match &layer.state {
+            State::Fresh(fresh) => Ok(fresh.dir.clone()),
+            State::Stored(record, dir) => {
+                dir.get().cloned().ok_or_else(|| StoreError::NoLayer(record.chain()).into())
+            }
+        };
+        self.layers().map(dir).collect()
     }
 
     /// The files.
     pub(super) fn view(&self) -> Result<View, BuildError> {
-        Ok(View::open(self.dirs())?)
+        Ok(View::open(self.dirs()?)?)
     }
 
     /// The chain of its layers, once they are hashed; `None` for an empty file system.
@@ -98,7 +118,7 @@ impl Snapshot {
         let mut chain = None;
         for layer in self.layers().collect::<Vec<_>>().into_iter().rev() {
             chain = Some(match &layer.state {
-                State::Stored(record) => record.chain(),
+                State::Stored(record, _) => record.chain(),
                 State::Fresh(_) => ChainId::extend(chain, layer.packed()?.diff_id),
             });
         }
@@ -119,7 +139,7 @@ impl Layer {
     /// What hashing found; waits for it.
     fn packed(&self) -> Result<Packed, BuildError> {
         match &self.state {
-            State::Stored(record) => {
+            State::Stored(record, _) => {
                 Ok(Packed { diff_id: record.diff_id, size: record.size, content: record.content })
             }
             State::Fresh(fresh) => {

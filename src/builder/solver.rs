@@ -7,7 +7,7 @@
 //!                                              else execute, commit, hash beside
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,12 @@ use super::graph::{Graph, Op, Tree, Vertex, VertexId};
 use super::ops::{Inputs, Results, Work};
 use super::progress::Event;
 use super::scheduler::{self, Task};
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, with_causes};
 use super::sources::Sources;
 use super::{BuildContext, BuildError, Services};
-use crate::cache::{CacheKey, KeyHasher};
-use crate::oci::{Descriptor, Digest};
-use crate::store::{Fetched, Image, KeyLock, StoreError};
+use crate::cache::{CacheKey, KeyHasher, Step};
+use crate::oci::{ChainId, Descriptor, Digest};
+use crate::store::{Fetched, Image, KeyLock, LayerRecord, StoreError, Watch};
 
 /// A long build publishes what it has so often, so that little is lost where it is killed.
 const PUBLISH_EVERY: Duration = Duration::from_secs(5);
@@ -34,6 +34,10 @@ pub(super) struct Solver<'a> {
     epoch: Option<i64>,
     /// What sources give, once they were asked.
     sources: Sources,
+    /// The vertices whose layers are the image's.
+    image: HashSet<VertexId>,
+    /// Layers that were thought to be elsewhere and cannot be had.
+    gone: HashSet<ChainId>,
     journal: Mutex<Journal>,
 }
 
@@ -79,28 +83,91 @@ impl<'a> Solver<'a> {
         epoch: Option<i64>,
     ) -> Self {
         let journal = Mutex::new(Journal { made: Vec::new(), published: Instant::now() });
-        Self { graph, services, contexts, epoch, sources: Sources::default(), journal }
+        let (sources, image, gone) = (Sources::default(), HashSet::new(), HashSet::new());
+        Self { graph, services, contexts, epoch, sources, image, gone, journal }
     }
 
     /// The result of `target`. What was done is kept for the next build even where this one fails.
-    pub(super) fn solve(&mut self, target: VertexId) -> Result<Snapshot, BuildError> {
+    /// With `inline`, there are also the steps that made its layers.
+    pub(super) fn solve(
+        &mut self,
+        target: VertexId,
+        inline: bool,
+    ) -> Result<(Snapshot, Vec<Step>), BuildError> {
         let order = self.graph.reachable(target);
         self.sources = Sources::pin(self.graph, &order, self.services)?;
-        let solver = &*self;
-        let plan = solver.plan(&order)?;
+        let plan = self.plan(&order)?;
         let target = plan[&target].same_as;
-        let (tasks, found) = solver.demand(target, &plan)?;
-        solver.tell_cached(&order, &plan, &tasks);
+        let root = |id: &VertexId| Some(plan[&self.graph.get(*id).root?].same_as);
+        self.image = std::iter::successors(Some(target), root).collect();
+        loop {
+            match self.attempt(target, &order, &plan) {
+                // What was found in the cache and is gone is made anew.
+                Err(err) => {
+                    let gone = self.gone_by(&err)?;
+                    if gone.is_empty() {
+                        return Err(err);
+                    }
+                    let text = format!("{}; it is done anew", with_causes(&err));
+                    self.services.progress.event(&Event::Warning { vertex: None, text: &text });
+                    self.gone.extend(gone);
+                }
+                Ok(snapshot) if !inline && self.services.shared.is_none() => {
+                    return Ok((snapshot, Vec::new()));
+                }
+                Ok(snapshot) => {
+                    let steps = self.share(&order, &plan)?;
+                    return Ok((snapshot, if inline { steps } else { Vec::new() }));
+                }
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        target: VertexId,
+        order: &[VertexId],
+        plan: &Plan,
+    ) -> Result<Snapshot, BuildError> {
+        let (tasks, found) = self.demand(target, plan)?;
+        self.tell_cached(order, plan, &tasks);
         let tasks: Vec<_> = tasks.into_values().collect();
-        let results = scheduler::run(&tasks, found, solver.services.jobs, |id, results| {
-            let inputs = solver.graph.get(id).inputs();
+        let results = scheduler::run(&tasks, found, self.services.jobs, |id, results| {
+            let inputs = self.graph.get(id).inputs();
             let of = |input: VertexId| Some((input, results.get(&plan[&input].same_as)?.clone()));
-            solver.solve_vertex(id, &plan[&id], &Results::new(inputs.filter_map(of)))
+            self.solve_vertex(id, &plan[&id], &Results::new(inputs.filter_map(of)))
         });
-        let published = solver.publish();
+        let published = self.publish();
         let mut results = results?;
         published?;
         Ok(results.remove(&target).unwrap_or_default())
+    }
+
+    /// The layers for want of which a build failed, and which were not known to be gone.
+    fn gone_by(&self, err: &BuildError) -> Result<Vec<ChainId>, BuildError> {
+        let Some(chain) = err.gone().filter(|_| !self.services.cancel.is_cancelled()) else {
+            return Ok(Vec::new());
+        };
+        let layers = self.services.store.layers_of(chain)?.into_iter();
+        let gone = layers.filter(LayerRecord::is_away).map(|layer| layer.chain());
+        Ok(gone.filter(|chain| !self.gone.contains(chain)).collect())
+    }
+
+    /// Tells whoever shares the cache of all steps of this build; gives those of the image's layers.
+    fn share(&self, order: &[VertexId], plan: &Plan) -> Result<Vec<Step>, BuildError> {
+        let mut of_image = Vec::new();
+        for id in order {
+            let planned = &plan[id];
+            let Some(step) = self.step(planned.key)? else { continue };
+            let in_image = self.image.contains(&planned.same_as);
+            if let Some(shared) = self.services.shared {
+                shared.done(&step, in_image);
+            }
+            if in_image {
+                of_image.push(step);
+            }
+        }
+        Ok(of_image)
     }
 
     /// Keys of all vertices, inputs first.
@@ -206,15 +273,37 @@ impl<'a> Solver<'a> {
         Ok((tasks, found))
     }
 
-    /// The snapshot that the cache and the store have for a key.
+    /// The snapshot that was made for a key, here or elsewhere.
     fn lookup(&self, key: CacheKey) -> Result<Option<Snapshot>, BuildError> {
-        let Some(chain) = self.services.cache.get(key) else { return Ok(None) };
-        match Snapshot::stored(self.services.store, chain) {
-            Ok(snapshot) => Ok(Some(snapshot)),
-            // The record has outlived its layers.
-            Err(BuildError::Store(StoreError::NoLayer(_))) => Ok(None),
-            Err(err) => Err(err),
+        let Some(step) = self.step(key)? else { return Ok(None) };
+        let store = self.services.store;
+        match store.layers_of(step.chain) {
+            Ok(layers) if layers.iter().any(|layer| self.gone.contains(&layer.chain())) => Ok(None),
+            Ok(layers) => Ok(Some(Snapshot::of_records(store, layers))),
+            Err(StoreError::NoLayer(_)) => Ok(None),
+            Err(err) => Err(err.into()),
         }
+    }
+
+    /// The step that was done for a key, if the store knows what it made.
+    fn step(&self, key: CacheKey) -> Result<Option<Step>, BuildError> {
+        let services = self.services;
+        if let Some(step) = services.cache.get(key)
+            // Else the record has outlived its layers.
+            && services.store.layer(step.chain)?.is_some()
+        {
+            return Ok(Some(step));
+        }
+        let found = services.shared.and_then(|shared| shared.find(key));
+        if let Some(step) = &found {
+            self.remember(step)?;
+        }
+        Ok(found)
+    }
+
+    fn remember(&self, step: &Step) -> Result<(), BuildError> {
+        let scratch = self.services.store.scratch(&format!("step-{}", step.chain.0.short()));
+        Ok(self.services.cache.put(step, &scratch)?)
     }
 
     /// Tells what is reused: the vertices that were found, and those behind them.
@@ -256,11 +345,13 @@ impl<'a> Solver<'a> {
             }
         }
         // What is made of something that was done anew may come out the same.
-        let seen = services.cache.get(self.op_key("seen", id).finish());
+        let seen = self.seen(id);
         if !vertex.no_cache
             && seen.is_some()
-            && let Some(found) =
-                self.lookup(self.content_key(id, &root, results, &planned.contexts)?)?
+            && let Some(found) = self.lookup({
+                self.bring_sources(vertex, results, &|_, _| {})?;
+                self.content_key(id, &root, results, &planned.contexts)?
+            })?
         {
             self.tell_found(id, vertex);
             self.made(Made::new(id, planned, root, results, &found, lock))?;
@@ -270,11 +361,14 @@ impl<'a> Solver<'a> {
         services.progress.event(&Event::Started { vertex: id, name: &vertex.name });
         let (inputs, epoch) = (Inputs::new(self.contexts, results), self.epoch);
         let sources = &self.sources;
-        let record = |chain| services.store.layer(chain).ok().flatten();
-        let last = seen.and_then(record).map(|record| services.store.layer_dir(&record));
+        let record = |step: Step| services.store.layer(step.chain).ok().flatten();
+        let last = seen.and_then(record).and_then(|record| services.store.layer_dir(&record).ok());
         let root = &root;
         let work = Work { id, vertex, root, inputs: &inputs, services, sources, epoch, last };
-        let made = work.execute();
+        let watch = |blob: &Descriptor, what| self.tell_fetched(id, blob, what);
+        let brought = root.bring(services.store, &watch);
+        let brought = brought.and_then(|()| self.bring_sources(vertex, results, &watch));
+        let made = brought.and_then(|()| work.execute());
         let took = started.elapsed();
         match made {
             Ok(made) => {
@@ -301,10 +395,7 @@ impl<'a> Solver<'a> {
         let watch = |blob: &Descriptor, what: Fetched| {
             let event = Event::Started { vertex: id, name: &vertex.name };
             begin.get_or_init(|| services.progress.event(&event));
-            if what == Fetched::Done {
-                let line = format!("{} {} bytes\n", blob.digest, blob.size);
-                services.progress.event(&Event::Output { vertex: id, bytes: line.as_bytes() });
-            }
+            self.tell_fetched(id, blob, what);
         };
         let unpacked = services.store.unpack(image, &watch);
         let took = started.elapsed();
@@ -316,6 +407,34 @@ impl<'a> Solver<'a> {
         }
         let records = unpacked.map_err(|err| BuildError::from(err).at(vertex))?;
         Ok(Snapshot::of_records(services.store, records))
+    }
+
+    /// Has the files here that a vertex reads of other stages.
+    fn bring_sources(
+        &self,
+        vertex: &Vertex,
+        results: &Results,
+        watch: Watch<'_>,
+    ) -> Result<(), BuildError> {
+        vertex.op.reads().into_iter().try_for_each(|source| match source.tree {
+            Tree::Vertex(from) => results.get(from).bring(self.services.store, watch),
+            _ => Ok(()),
+        })
+    }
+
+    fn tell_fetched(&self, id: VertexId, blob: &Descriptor, what: Fetched) {
+        if what == Fetched::Done {
+            let line = format!("{} {} bytes\n", blob.digest, blob.size);
+            let event = Event::Output { vertex: id, bytes: line.as_bytes() };
+            self.services.progress.event(&event);
+        }
+    }
+
+    /// The last time that the same was done to anything: else its content key is not worth the trouble.
+    fn seen(&self, id: VertexId) -> Option<Step> {
+        let key = self.op_key("seen", id).finish();
+        let shared = || self.services.shared.and_then(|shared| shared.find(key));
+        self.services.cache.get(key).or_else(shared)
     }
 
     /// Notes a result, and publishes where that was not done for long.
@@ -352,9 +471,10 @@ impl<'a> Solver<'a> {
             let Some(chain) = made.snapshot.chain()? else { continue };
             let seen = self.op_key("seen", made.id).finish();
             let content = self.content_key(made.id, &made.root, &made.results, &made.contexts)?;
-            for key in [made.key, content, seen] {
-                let scratch = services.store.scratch(&format!("key-{}", key.0.short()));
-                services.cache.put(key, chain, &scratch)?;
+            let step = Step { chain, keys: vec![made.key, content, seen] };
+            self.remember(&step)?;
+            if let Some(shared) = services.shared {
+                shared.done(&step, self.image.contains(&made.id));
             }
         }
         Ok(())

@@ -7,10 +7,19 @@ use std::path::{Path, PathBuf};
 use super::CacheKey;
 use crate::oci::{ChainId, Digest};
 
+/// A step that was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The snapshot that it made.
+    pub chain: ChainId,
+    /// All keys that it is found by, the definition key first.
+    pub keys: Vec<CacheKey>,
+}
+
 /// The records of the step cache: a file for each key, spread over 256 folders.
 ///
-/// A record is one line, `<chain> <checksum>`. It is written without being flushed: one that a power
-/// loss has garbled does not fit its checksum and is a miss.
+/// A record is one line, `<chain> <key>… <checksum>`. It is written without being flushed: one that a
+/// power loss has garbled does not fit its checksum and is a miss.
 #[derive(Debug)]
 pub struct StepCache {
     dir: PathBuf,
@@ -32,32 +41,36 @@ impl StepCache {
         Self { dir: dir.to_owned() }
     }
 
-    /// The snapshot that was made for `key`. Whatever cannot be read is a miss.
-    pub fn get(&self, key: CacheKey) -> Option<ChainId> {
+    /// The step that was done for `key`. Whatever cannot be read is a miss.
+    pub fn get(&self, key: CacheKey) -> Option<Step> {
         parse(&fs::read_to_string(self.path(key)).ok()?, key)
     }
 
-    /// Remembers what was made for `key`, in place of what was remembered before. `scratch` is a
-    /// path on the same file system for the file until it is whole.
+    /// Remembers a step by all its keys, in place of what was remembered before. `scratch` is a path on
+    /// the same file system for a file until it is whole.
     ///
     /// # Errors
     /// [`CacheError`].
-    pub fn put(&self, key: CacheKey, chain: ChainId, scratch: &Path) -> Result<(), CacheError> {
-        let path = self.path(key);
-        let write = || {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            fs::write(scratch, line(key, chain))?;
-            fs::rename(scratch, &path)
-        };
-        write().map_err(|source| CacheError { path: path.clone(), source })
+    pub fn put(&self, step: &Step, scratch: &Path) -> Result<(), CacheError> {
+        let line = line(step);
+        step.keys.iter().try_for_each(|key| {
+            let path = self.path(*key);
+            let write = || {
+                if let Some(parent) = path.parent() {
+                    fs::create_dir_all(parent)?;
+                }
+                fs::write(scratch, &line)?;
+                fs::rename(scratch, &path)
+            };
+            write().map_err(|source| CacheError { path: path.clone(), source })
+        })
     }
 
     /// All snapshots that records lead to.
     pub fn chains(&self) -> Vec<ChainId> {
         self.records()
             .filter_map(|(path, key)| parse(&fs::read_to_string(path).ok()?, key))
+            .map(|step| step.chain)
             .collect()
     }
 
@@ -96,19 +109,23 @@ impl StepCache {
     }
 }
 
-fn line(key: CacheKey, chain: ChainId) -> String {
-    format!("{chain} {}\n", checksum(key, chain))
+fn line(step: &Step) -> String {
+    let digests = std::iter::once(step.chain.0).chain(step.keys.iter().map(|key| key.0));
+    let text = digests.map(|digest| digest.to_string()).collect::<Vec<_>>().join(" ");
+    format!("{text} {}\n", checksum(&text))
 }
 
-fn parse(text: &str, key: CacheKey) -> Option<ChainId> {
-    let (chain, sum) = text.strip_suffix('\n')?.split_once(' ')?;
-    let chain = ChainId(chain.parse().ok()?);
-    (sum == checksum(key, chain)).then_some(chain)
+/// A record under a wrong name is a miss too.
+fn parse(line: &str, key: CacheKey) -> Option<Step> {
+    let (text, sum) = line.strip_suffix('\n')?.rsplit_once(' ')?;
+    let mut digests = text.split(' ').map(str::parse::<Digest>);
+    let chain = ChainId(digests.next()?.ok()?);
+    let keys: Vec<_> = digests.map(|digest| digest.map(CacheKey)).collect::<Result<_, _>>().ok()?;
+    (sum == checksum(text) && keys.contains(&key)).then_some(Step { chain, keys })
 }
 
-/// Binds the record to its key, so that a record under a wrong name is a miss too.
-fn checksum(key: CacheKey, chain: ChainId) -> String {
-    Digest::of(format!("{key} {chain}").as_bytes()).short()
+fn checksum(text: &str) -> String {
+    Digest::of(text.as_bytes()).short()
 }
 
 #[cfg(test)]
@@ -121,10 +138,13 @@ mod tests {
         let cache = StepCache::new(dir.path());
         let key = CacheKey(Digest::of(b"key"));
         let chain = ChainId(Digest::of(b"chain"));
+        let other = CacheKey(Digest::of(b"other"));
+        let step = Step { chain, keys: vec![key, other] };
         assert_eq!(cache.get(key), None);
-        cache.put(key, chain, &dir.path().join("new")).expect("written");
-        assert_eq!(cache.get(key), Some(chain));
-        assert_eq!(cache.chains(), [chain]);
+        cache.put(&step, &dir.path().join("new")).expect("written");
+        assert_eq!(cache.get(key), Some(step.clone()));
+        assert_eq!(cache.get(other), Some(step));
+        assert_eq!(cache.chains(), [chain, chain]);
         let path = cache.path(key);
         let good = fs::read(&path).expect("read");
         for at in 0..good.len() {
@@ -133,6 +153,10 @@ mod tests {
             fs::write(&path, &bad).expect("written");
             assert_eq!(cache.get(key), None, "byte {at}");
         }
+        let alone = Step { chain, keys: vec![other] };
+        cache.put(&alone, &dir.path().join("new")).expect("written");
+        fs::copy(cache.path(other), &path).expect("copied");
+        assert_eq!(cache.get(key), None, "a record under another name");
         fs::write(&path, &good[..10]).expect("written");
         assert_eq!(cache.get(key), None);
         assert_eq!(cache.damaged(), [path]);

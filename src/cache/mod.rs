@@ -41,6 +41,8 @@
 pub mod content;
 mod index;
 mod key;
+mod shared;
 
-pub use index::{CacheError, StepCache};
+pub use index::{CacheError, Step, StepCache};
 pub use key::{CacheKey, KeyHasher};
+pub use shared::{SharedCache, SharedIndex, SharedIndexError};

@@ -173,6 +173,12 @@ pub(super) struct BuildArgs {
     /// Run the steps of these stages anew
     #[arg(long, value_name = "STAGE[,STAGE]", conflicts_with = "no_cache")]
     pub no_cache_filter: Vec<String>,
+    /// Use the steps that others have built: NAME, or type=registry,ref=NAME, or type=local,src=DIR
+    #[arg(long, value_name = "CACHE")]
+    pub cache_from: Vec<String>,
+    /// Share the steps of this build: type=registry,ref=NAME or type=local,dest=DIR, with mode=min|max; or type=inline
+    #[arg(long, value_name = "CACHE")]
+    pub cache_to: Vec<String>,
     /// Add a label to the image
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,

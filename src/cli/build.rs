@@ -1,11 +1,13 @@
 //! `mica build`: from the words of the command line to a [`BuildRequest`].
 
+mod cache;
 mod call;
 mod contexts;
 mod credentials;
 mod csv;
 mod deliver;
 pub(super) mod docker;
+mod fields;
 pub(super) mod flags;
 pub(super) mod input;
 mod outputs;
@@ -23,11 +25,18 @@ use super::progress::Drawing;
 use super::pull::{self, Puller};
 use super::signals::unless_cancelled;
 use super::{CliError, Context, report, ui};
-use crate::builder::{self, Access, BuildRequest, NamedContexts, Options, Services};
+use crate::builder::progress::{Event, Progress};
+use crate::builder::{
+    self, Access, BuildError, BuildRequest, BuildResult, NamedContexts, Options, Secrets, Services,
+};
 use crate::cache::StepCache;
-use crate::lint::{self, Checks};
+use crate::lint::{self, Checks, Finding};
 use crate::oci::{Platform, Reference};
 use crate::parser::{self, Parsed};
+use crate::registry::Registries;
+use crate::runtime::CancelToken;
+use crate::ssh::Agents;
+use crate::store::Store;
 
 /// Steps wait for disks and networks too: even one core runs this many at once.
 const MIN_JOBS: usize = 4;
@@ -40,10 +49,10 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     let cancel = super::signals::cancel_token()?;
     let registries = pull::registries(args.tls_verify, &cancel);
     let store = context.open_fetching_store(&registries)?;
-    let cache_dir = store.path().join("cache");
     let named = contexts::named(&args.build_context, Some(&store), &platform)?;
     let (secrets, agents) = (credentials::secrets(&args.secret)?, credentials::ssh(&args.ssh)?);
     let mut build_args = flags::build_args(&args.build_arg, args.source_date_epoch.as_deref())?;
+    let shared = cache::parse(&args.cache_from, &args.cache_to, &build_args)?;
     let access = Access { store: &store, secrets: &secrets, cancel: &cancel };
     let keep_git_dir = flags::keeps_git_dir(&build_args);
     let input = input::open(args, &named.others, access, keep_git_dir)?;
@@ -54,29 +63,23 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
         dockerfile: parsed.dockerfile,
         contexts,
         epoch: flags::epoch(&mut build_args, time)?,
-        options: options(args, build_args, named.names, platform)?,
+        options: Options {
+            inline_cache: shared.inline,
+            ..options(args, build_args, named.names, platform)?
+        },
         checks,
     };
-    let (result, findings) = {
-        let progress = Drawing::new(args.progress, args.quiet, &file, &text);
-        let sandbox = context
-            .isolation
-            .sandbox()
-            .map_err(|source| CliError::Read { path: "/proc/self/exe".into(), source })?;
-        let services = Services {
-            store: &store,
-            images: &Puller::new(&store, &registries, args.pull),
-            cache: &StepCache::new(&cache_dir),
-            sandbox: sandbox.as_ref(),
-            progress: &progress,
-            secrets: &secrets,
-            ssh: &agents,
-            cancel: &cancel,
-            now: &jiff::Timestamp::now,
-            jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
-        };
-        (builder::build(&request, &services), progress.findings())
+    let stop = || cancel.is_cancelled();
+    let tools = Tools {
+        context,
+        store: &store,
+        registries: &registries,
+        secrets: &secrets,
+        agents: &agents,
+        cancel: &cancel,
+        places: shared.places(&store, &registries, &stop),
     };
+    let Built { result, findings, said } = tools.build(args, &request, (&file, &text))?;
     if !args.quiet && !matches!(args.progress, ProgressArg::Quiet | ProgressArg::Rawjson) {
         report::findings(&text, &findings);
     }
@@ -88,11 +91,67 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
         image: &result.image,
         epoch: request.epoch,
         platform: &request.options.platform,
-        stop: &|| cancel.is_cancelled(),
+        stop: &stop,
     };
-    let delivered = delivery.deliver(&outputs).map_err(unless_cancelled(&cancel))?;
+    let mut delivered = delivery.deliver(&outputs).map_err(unless_cancelled(&cancel))?;
+    delivered.said.splice(0..0, said);
     tell(args, &outputs, &result.image.id().to_string(), &delivered)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a build is done with.
+struct Tools<'a> {
+    context: &'a Context,
+    store: &'a Store,
+    registries: &'a Registries,
+    secrets: &'a Secrets,
+    agents: &'a Agents,
+    cancel: &'a CancelToken,
+    places: cache::Places<'a>,
+}
+
+/// What became of a build.
+struct Built {
+    result: Result<BuildResult, BuildError>,
+    findings: Vec<Finding>,
+    /// What is to be said of shared caches.
+    said: Vec<String>,
+}
+
+impl Tools<'_> {
+    /// Builds, and draws how it goes. The Dockerfile is given by its name and its text.
+    fn build(
+        &self,
+        args: &BuildArgs,
+        request: &BuildRequest,
+        (file, text): (&str, &str),
+    ) -> Result<Built, CliError> {
+        let progress = Drawing::new(args.progress, args.quiet, file, text);
+        let sandbox = self
+            .context
+            .isolation
+            .sandbox()
+            .map_err(|source| CliError::Read { path: "/proc/self/exe".into(), source })?;
+        let services = Services {
+            store: self.store,
+            images: &Puller::new(self.store, self.registries, args.pull),
+            cache: &StepCache::new(&self.store.path().join("cache")),
+            shared: None,
+            sandbox: sandbox.as_ref(),
+            progress: &progress,
+            secrets: self.secrets,
+            ssh: self.agents,
+            cancel: self.cancel,
+            now: &jiff::Timestamp::now,
+            jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
+        };
+        let warn = |text: &str| progress.event(&Event::Warning { vertex: None, text });
+        let mut said = Vec::new();
+        let result = self.places.during(&warn, &mut said, |shared| {
+            builder::build(request, &Services { shared, ..services })
+        });
+        Ok(Built { result, findings: progress.findings(), said })
+    }
 }
 
 /// Reads a Dockerfile that has no errors.
@@ -173,5 +232,6 @@ fn options(
         hosts: flags::hosts(&args.add_host)?,
         shm_size: args.shm_size.as_deref().map(flags::bytes).transpose()?.flatten(),
         ulimits: args.ulimit.iter().map(|limit| flags::ulimit(limit)).collect::<Result<_, _>>()?,
+        inline_cache: false,
     })
 }

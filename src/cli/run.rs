@@ -25,7 +25,8 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<ExitCode, CliErro
     let get = || -> Result<(Image, Vec<PathBuf>), CliError> {
         let image = find(&store, &registries, args)?;
         let layers = store.unpack(&image, &say_fetched)?;
-        Ok((image, layers.iter().map(|record| store.layer_dir(record)).collect()))
+        let dirs = layers.iter().map(|record| store.layer_dir(record));
+        Ok((image, dirs.collect::<Result<_, _>>()?))
     };
     let (image, layers) = get().map_err(unless_cancelled(&cancel))?;
     let top = store.stage_layer()?;

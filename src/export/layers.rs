@@ -8,7 +8,7 @@ use super::{ExportError, Options, Stoppable};
 use crate::layer::{self, Compression};
 use crate::oci::{ChainId, Descriptor, DiffId, HashingReader, MediaType, MediaTypes};
 use crate::snapshot::Handle;
-use crate::store::{Image, StagedBlob, Store, StoreError};
+use crate::store::{Image, LayerRecord, StagedBlob, Store, StoreError};
 
 /// One layer, and where its bytes come from.
 pub(crate) struct LayerBytes {
@@ -37,9 +37,7 @@ pub(super) fn of(
     options: &Options<'_>,
 ) -> Result<Vec<LayerBytes>, ExportError> {
     let layers = plan(store, image, options)?.into_iter();
-    layers
-        .map(|layer| if layer.changes { layer.staged(store, options) } else { Ok(layer) })
-        .collect()
+    layers.map(|layer| layer.settled(store, options)).collect()
 }
 
 /// The layers of an image, base first, none of which is compressed yet.
@@ -59,19 +57,43 @@ pub(crate) fn plan(
             Some(chain) => return Err(StoreError::NoLayer(chain).into()),
             None => return Err(StoreError::NoBlob(descriptor.digest).into()),
         };
-        let compressed = compression_of(descriptor);
-        let may_change = compressed == Some(Compression::None) || options.force;
-        let changes = may_change && compressed != Some(options.compression);
+        let changes = changes(descriptor, options);
         let (descriptor, diff_id) = (descriptor.clone(), diff_ids[index]);
         layers.push(LayerBytes { descriptor, diff_id, changes, source });
     }
     Ok(layers)
 }
 
+/// One layer of the store by itself: as the blob that it came as, or else compressed as `options` say.
+pub(crate) fn single(store: &Store, record: &LayerRecord, options: &Options<'_>) -> LayerBytes {
+    let came = record.blob.clone().filter(|blob| store.can_have_blob(blob.digest));
+    let diff_id = record.diff_id;
+    let (descriptor, source) = match came {
+        Some(blob) => (blob.clone(), Source::Blob(blob)),
+        None => (
+            Descriptor::new(MediaType::ImageLayer, diff_id.0, record.size),
+            Source::Directory(record.chain()),
+        ),
+    };
+    let changes = changes(&descriptor, options);
+    LayerBytes { descriptor, diff_id, changes, source }
+}
+
+/// Whether a layer gets another compression than it has.
+fn changes(descriptor: &Descriptor, options: &Options<'_>) -> bool {
+    let compressed = compression_of(descriptor);
+    let may_change = compressed == Some(Compression::None) || options.force;
+    may_change && compressed != Some(options.compression)
+}
+
 impl LayerBytes {
-    /// Whether its bytes would have to be fetched first.
-    pub(crate) fn is_away(&self, store: &Store) -> bool {
-        matches!(&self.source, Source::Blob(blob) if !store.has_blob(blob.digest))
+    /// Has all here that its bytes are made of.
+    pub(crate) fn bring(&self, store: &Store) -> Result<(), StoreError> {
+        match &self.source {
+            Source::Blob(blob) => store.fetch(std::slice::from_ref(blob), &|_, _| {}),
+            Source::Directory(chain) => store.bring(*chain, &|_, _| {}).map(drop),
+            Source::Staged(_) => Ok(()),
+        }
     }
 
     /// Writes the layer's bytes, verified as they go.
@@ -83,9 +105,8 @@ impl LayerBytes {
                 Ok(blob.finish()?)
             }
             Source::Directory(chain) => {
-                let record = store.layer(*chain)?;
-                let record = record.ok_or(StoreError::NoLayer(*chain))?;
-                let dir = store.layer_dir(&record);
+                let records = store.bring(*chain, &|_, _| {})?;
+                let dir = store.layer_dir(&records[0])?;
                 let handle = Handle::open(&dir).map_err(|source| StoreError::Io {
                     action: "open",
                     path: dir,
@@ -133,7 +154,10 @@ impl LayerBytes {
     }
 
     /// The same layer in the compression that it gets.
-    fn staged(self, store: &Store, options: &Options<'_>) -> Result<Self, ExportError> {
+    pub(super) fn settled(self, store: &Store, options: &Options<'_>) -> Result<Self, ExportError> {
+        if !self.changes {
+            return Ok(self);
+        }
         let staged = store.stage_blob(|out| self.write_changed(store, options, out))?;
         let media_type = media_type_of(options.compression);
         let descriptor = Descriptor::new(media_type, staged.digest, staged.size);

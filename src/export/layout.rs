@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{ExportError, Options, layers, write_file};
+use super::layers::{self, LayerBytes};
+use super::{ExportError, Options, Stop, write_file};
 use crate::oci::{Descriptor, Digest, MAX_DOCUMENT_BYTES, Manifest, Reference};
 use crate::store::{Image, Store};
 
@@ -104,11 +105,8 @@ pub fn save_folder(
     options: &Options<'_>,
     folder: &Path,
 ) -> Result<Descriptor, ExportError> {
-    let mut layout = Folder { path: folder, options };
-    for sub in ["", "blobs", "blobs/sha256"] {
-        let path = folder.join(sub);
-        fs::create_dir_all(&path).map_err(|source| ExportError::Write { path, source })?;
-    }
+    let mut layout = LayoutFolder::new(folder, options.stop);
+    layout.create()?;
     let images = [(names.to_vec(), image.clone())];
     let manifests = write_images(store, &images, options, &mut layout)?;
     let descriptor = manifests[0].descriptor();
@@ -116,23 +114,82 @@ pub fn save_folder(
     if names.is_empty() {
         entries[0].annotations.insert(REF_NAME.into(), "latest".into());
     }
+    let _lock = layout.lock()?;
     layout.add_to_index(&entries)?;
     Ok(descriptor)
 }
 
-struct Folder<'a> {
+/// A folder that is a layout, or becomes one.
+pub(crate) struct LayoutFolder<'a> {
     path: &'a Path,
-    options: &'a Options<'a>,
+    stop: Stop<'a>,
 }
 
-impl Folder<'_> {
+impl<'a> LayoutFolder<'a> {
+    pub(crate) fn new(path: &'a Path, stop: Stop<'a>) -> Self {
+        Self { path, stop }
+    }
+
+    /// Makes the folders that are missing.
+    pub(crate) fn create(&self) -> Result<(), ExportError> {
+        let path = self.path.join("blobs/sha256");
+        fs::create_dir_all(&path).map_err(|source| ExportError::Write { path, source })
+    }
+
+    /// While it is held, whoever else changes the index waits.
+    pub(crate) fn lock(&self) -> Result<File, ExportError> {
+        let failed = |source| ExportError::Write { path: self.path.to_owned(), source };
+        let lock = File::open(self.path).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        Ok(lock)
+    }
+
+    pub(crate) fn blob_path(&self, digest: Digest) -> PathBuf {
+        self.path.join(blob_name(digest))
+    }
+
+    /// Writes a layer where it is missing, and gives its descriptor.
+    pub(crate) fn layer(
+        &mut self,
+        store: &Store,
+        layer: LayerBytes,
+        options: &Options<'_>,
+    ) -> Result<Descriptor, ExportError> {
+        let layer = layer.settled(store, options)?;
+        let descriptor = layer.descriptor.clone();
+        let there = fs::metadata(self.blob_path(descriptor.digest));
+        if !there.is_ok_and(|file| file.len() == descriptor.size) {
+            let name = blob_name(descriptor.digest);
+            self.large_file(&name, descriptor.size, &mut |out| layer.write(store, out))?;
+        }
+        Ok(descriptor)
+    }
+
+    /// Writes a manifest and its config, and lets a tag stand for it. The caller holds the lock.
+    pub(crate) fn document(
+        &mut self,
+        manifest: &Manifest,
+        config: &[u8],
+        tag: &str,
+    ) -> Result<(), ExportError> {
+        self.file(&blob_name(manifest.config().digest), config)?;
+        let mut entry = manifest.descriptor();
+        self.file(&blob_name(entry.digest), manifest.bytes())?;
+        entry.annotations.insert(REF_NAME.into(), tag.into());
+        self.add_to_index(&[entry])
+    }
+
+    /// Removes blobs that nothing leads to any more.
+    pub(crate) fn forget(&self, blobs: &[Digest]) {
+        for digest in blobs {
+            // What stays takes a little room.
+            drop(fs::remove_file(self.blob_path(*digest)));
+        }
+    }
+
     /// Adds entries to `index.json`, in place of those of the same names. What others wrote there is
     /// kept as they wrote it.
     fn add_to_index(&mut self, entries: &[Descriptor]) -> Result<(), ExportError> {
-        let failed = |source| ExportError::Write { path: self.path.to_owned(), source };
-        // Whoever else adds to the layout waits.
-        let lock = File::open(self.path).map_err(failed)?;
-        lock.lock().map_err(failed)?;
         let path = self.path.join("index.json");
         let mut index = read_index(&path)?;
         let invalid = || ExportError::NoLayout { path: self.path.to_owned() };
@@ -153,7 +210,7 @@ impl Folder<'_> {
     }
 }
 
-impl Layout for Folder<'_> {
+impl Layout for LayoutFolder<'_> {
     fn file(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {
         let path = self.path.join(name);
         let failed = |source| ExportError::Write { path: path.clone(), source };
@@ -168,7 +225,7 @@ impl Layout for Folder<'_> {
     ) -> Result<(), ExportError> {
         let path = self.path.join(name);
         write_file(&path, |out| {
-            let mut out = super::Stoppable { out, stop: self.options.stop };
+            let mut out = super::Stoppable { out, stop: self.stop };
             layers::counted(&mut out, size, fill)
         })
     }

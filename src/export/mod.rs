@@ -11,6 +11,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 pub use archive::save;
+pub(crate) use layout::LayoutFolder;
 pub use layout::save_folder;
 
 use crate::layer::{Compression, LayerError};
@@ -60,6 +61,16 @@ impl Options<'_> {
     /// An OCI layout alone. Layers that are plain tars are compressed.
     pub fn oci() -> Self {
         Self { docker_files: false, compression: Compression::Gzip, ..Self::docker() }
+    }
+
+    /// How layers are compressed, as the store notes it.
+    pub(crate) fn method(&self) -> String {
+        let name = match self.compression {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+        };
+        self.level.map_or_else(|| name.to_owned(), |level| format!("{name}-{level}"))
     }
 }
 

@@ -39,7 +39,8 @@ pub struct Folder<'a> {
 /// As [`Store::unpack`].
 pub fn files_of(store: &Store, image: &Image) -> Result<View, ExportError> {
     let records = store.unpack(image, &|_, _| {})?;
-    let dirs = records.iter().map(|record| store.layer_dir(record));
+    let dirs: Vec<_> =
+        records.iter().map(|record| store.layer_dir(record)).collect::<Result<_, _>>()?;
     Ok(View::open(dirs).map_err(StoreError::from)?)
 }
 

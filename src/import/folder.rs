@@ -8,7 +8,8 @@ use std::path::Path;
 use super::ImportError;
 use super::layout::{self, Documents};
 use crate::oci::{
-    Descriptor, Digest, ImageConfig, Index, MAX_DOCUMENT_BYTES, MediaType, Platform, validate,
+    Descriptor, Digest, ImageConfig, Index, MAX_DOCUMENT_BYTES, Manifest, MediaType, Platform,
+    validate,
 };
 use crate::store::{Image, Store, StoreError};
 
@@ -33,13 +34,7 @@ pub fn layout(
     platform: &Platform,
 ) -> Result<Image, ImportError> {
     let folder = Folder { path };
-    layout::check_version(&folder)?;
-    let index = folder.document("index.json")?.ok_or(ImportError::NoLayout)?;
-    let index = Index::parse(&index, &MediaType::ImageIndex)?;
-    let descriptor = folder.pick(index, pick)?;
-    let found = layout::manifest(&folder, &descriptor, platform)?;
-    let manifest = found.ok_or_else(|| ImportError::NoImage(platform.to_string()))?;
-    let config_bytes = folder.read(manifest.config())?;
+    let (manifest, config_bytes) = folder.documents(pick, platform)?;
     let config = ImageConfig::parse(&config_bytes)?;
     let wrong = validate(&manifest, &config);
     if !wrong.is_empty() {
@@ -53,11 +48,34 @@ pub fn layout(
     Ok(Image { manifest, config })
 }
 
+/// A manifest of the layout at `path` and its config, whatever that is.
+///
+/// # Errors
+/// [`ImportError`].
+pub fn documents(path: &Path, pick: &Pick) -> Result<(Manifest, Vec<u8>), ImportError> {
+    Folder { path }.documents(pick, &Platform::host())
+}
+
 struct Folder<'a> {
     path: &'a Path,
 }
 
 impl Folder<'_> {
+    fn documents(
+        &self,
+        pick: &Pick,
+        platform: &Platform,
+    ) -> Result<(Manifest, Vec<u8>), ImportError> {
+        layout::check_version(self)?;
+        let index = self.document("index.json")?.ok_or(ImportError::NoLayout)?;
+        let index = Index::parse(&index, &MediaType::ImageIndex)?;
+        let descriptor = self.pick(index, pick)?;
+        let found = layout::manifest(self, &descriptor, platform)?;
+        let manifest = found.ok_or_else(|| ImportError::NoImage(platform.to_string()))?;
+        let config = self.read(manifest.config())?;
+        Ok((manifest, config))
+    }
+
     /// A file of the layout, if it is there; a pipe nobody writes to must not make us wait.
     fn open(&self, name: &str) -> Result<Option<File>, ImportError> {
         let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();

@@ -12,7 +12,7 @@ use super::{ImportError, layout};
 use crate::layer::Format;
 use crate::oci::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType, Reference};
 use crate::snapshot::Escaped;
-use crate::store::{Image, SealedLayer, StagedBlob, Store};
+use crate::store::{Image, LayerRecord, SealedLayer, StagedBlob, Store};
 
 /// An image that was loaded.
 #[derive(Debug)]
@@ -74,16 +74,19 @@ fn unpack(
     for (descriptor, diff_id) in manifest.layers().iter().zip(diff_ids) {
         let chain = ChainId::extend(parent, *diff_id);
         let staged = layers.iter().find(|layer| layer.record().chain() == chain);
-        let dir = if let Some(staged) = staged {
-            staged.fs()
-        } else if let Some(record) = store.layer(chain)? {
-            store.layer_dir(&record)
-        } else {
-            let blob = File::open(archive.blob(descriptor)?.path()).map_err(ImportError::Read)?;
-            let sealed = store.stage_unpacked(blob, *diff_id, parent, &below)?;
-            let dir = sealed.fs();
-            layers.push(sealed);
-            dir
+        let known = store.layer(chain)?;
+        let dir = match (staged, known) {
+            (Some(staged), _) => staged.fs(),
+            (None, Some(known)) if !known.is_away() => store.layer_dir(&known)?,
+            (None, known) => {
+                let unknown = || LayerRecord::of_image(parent, *diff_id, descriptor.clone());
+                let blob = archive.blob(descriptor)?;
+                let blob = File::open(blob.path()).map_err(ImportError::Read)?;
+                let sealed = store.stage_unpacked(blob, known.unwrap_or_else(unknown), &below)?;
+                let dir = sealed.fs();
+                layers.push(sealed);
+                dir
+            }
         };
         below.insert(0, dir);
         parent = Some(chain);

@@ -12,7 +12,7 @@ mod root_fs;
 
 use std::io;
 
-pub use folder::{Pick, layout};
+pub use folder::{Pick, documents, layout};
 pub use load::{Loaded, load};
 pub use root_fs::{RootFs, root_fs};
 

@@ -133,6 +133,11 @@ impl Manifest {
         &self.body.config
     }
 
+    /// Free text by key.
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.body.annotations
+    }
+
     /// The layers' descriptors, base first.
     pub fn layers(&self) -> &[Descriptor] {
         &self.body.layers

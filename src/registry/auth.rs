@@ -36,6 +36,8 @@ pub enum Access<'a> {
     Push,
     /// To write to it, and to read of another one, blobs of which are mounted.
     Mount(&'a str),
+    /// To remove what is in it.
+    Delete,
     /// To list the registry's repositories.
     Catalog,
 }
@@ -51,6 +53,7 @@ impl Access<'_> {
                 format!("repository:{repository}:pull,push"),
                 format!("repository:{from}:pull"),
             ],
+            Self::Delete => vec![format!("repository:{repository}:delete")],
             Self::Catalog => vec!["registry:catalog:*".to_owned()],
         }
     }

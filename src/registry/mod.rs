@@ -15,6 +15,7 @@ mod pull;
 pub mod push;
 mod search;
 pub mod settings;
+mod tags;
 
 pub use auth::Access;
 pub use blob::BlobReader;

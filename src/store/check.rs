@@ -9,7 +9,7 @@ use super::image::parse_named;
 use super::layers::parse_record;
 use super::{LayerRecord, Store, StoreError};
 use crate::layer;
-use crate::oci::{ChainId, Digest, HashingReader};
+use crate::oci::{ChainId, Descriptor, Digest, HashingReader};
 use crate::snapshot::{Handle, Upper, View};
 
 /// Something in the store that is not as it should be.
@@ -93,52 +93,49 @@ impl Store {
     /// with what its blob unpacks to.
     fn check_layer(&self, record: &LayerRecord) -> Result<(), String> {
         let text = |err: &dyn std::error::Error| err.to_string();
-        let content = pack(&self.layer_dir(record)).map_err(|err| text(&err))?;
+        if let Some(blob) = record.blob.as_ref().filter(|_| record.is_away()) {
+            let known = self.can_have_blob(blob.digest);
+            return if known { Ok(()) } else { Err("nobody is known to have its blob".to_owned()) };
+        }
+        let dir = self.layer_dir(record).map_err(|err| text(&err))?;
+        let content = pack(&dir).map_err(|err| text(&err))?;
         if content.diff_id == record.diff_id {
             return Ok(());
         }
-        if record.created.is_some() {
+        let Some(blob) = &record.blob else {
             return Err(format!(
                 "the layer's files have changed: they pack to {}",
                 content.diff_id
             ));
+        };
+        if !self.has_blob(blob.digest) {
+            return Ok(());
         }
-        let Some(descriptor) = self.descriptor_of(record) else { return Ok(()) };
-        let again = self.unpacked_again(record, &descriptor).map_err(|err| text(&err))?;
+        let again = self.unpacked_again(record, blob).map_err(|err| text(&err))?;
         if again == content.content {
             return Ok(());
         }
         Err("the layer's files are not those of its blob".to_owned())
     }
 
-    /// The blob that an image has for a layer, if it is here: another image may have it in another
-    /// compression, and nobody has fetched that.
-    fn descriptor_of(&self, record: &LayerRecord) -> Option<crate::oci::Descriptor> {
-        let images = self.names().ok()?.into_iter().filter_map(|n| self.image(&n.manifest).ok());
-        images.into_iter().find_map(|image| {
-            let ids = &image.config.rootfs.diff_ids;
-            let index = ids.iter().position(|id| *id == record.diff_id)?;
-            let layer = image.manifest.layers().get(index)?;
-            self.has_blob(layer.digest).then(|| layer.clone())
-        })
-    }
-
     fn unpacked_again(
         &self,
         record: &LayerRecord,
-        descriptor: &crate::oci::Descriptor,
+        blob: &Descriptor,
     ) -> Result<Digest, StoreError> {
         let below = match record.parent {
-            Some(parent) => self.layers_of(parent)?,
+            Some(parent) => self.bring(parent, &|_, _| {})?,
             None => Vec::new(),
         };
         let staged = self.stage_layer()?;
         let dir = staged.fs();
         let handle = Handle::open(&dir).map_err(StoreError::io("open", &dir))?;
-        let lowers = View::open(below.iter().map(|record| self.layer_dir(record)))?;
+        let below: Vec<PathBuf> =
+            below.iter().map(|record| self.layer_dir(record)).collect::<Result<_, _>>()?;
+        let lowers = View::open(below)?;
         let upper = Upper::new(handle, &lowers)?;
         let failed = |source| StoreError::Layer { layer: record.diff_id.0, source };
-        let blob = self.open_blob(descriptor)?;
+        let blob = self.open_blob(blob)?;
         let (_, tar) =
             layer::open_archive(blob).map_err(StoreError::io("read a blob of", self.path()))?;
         layer::apply(tar, &upper, layer::Options::LAYER).map_err(failed)?;

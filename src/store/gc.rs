@@ -66,7 +66,9 @@ impl Store {
         let mut folders = HashSet::new();
         for (chain, record) in chain_records(self.path())? {
             if chains.contains(&chain) {
-                folders.insert(record.folder().to_owned());
+                let is_away = record.is_away();
+                folders.extend(record.folder().map(str::to_owned));
+                blobs.extend(record.blob.filter(|_| is_away).map(|blob| blob.digest));
                 layers.insert(record.diff_id);
             } else {
                 freed.remove(&self.path().join("chains").join(chain.0.hex()))?;
@@ -133,11 +135,12 @@ impl Freed {
 /// Removes what dead processes made and did not publish. The caller holds the gc lock exclusively.
 pub(super) fn sweep_dead(base: &Path) -> Result<(), StoreError> {
     let dead = lease::dead(base)?;
-    let published: HashSet<String> =
-        chain_records(base)?.into_iter().map(|(_, record)| record.folder().to_owned()).collect();
+    let records = chain_records(base)?;
+    let published: HashSet<&str> =
+        records.iter().filter_map(|(_, record)| record.folder()).collect();
     let of_dead = |folder: &str| dead.iter().any(|lease| folder.starts_with(&format!("{lease}-")));
     for folder in names_in(&base.join("layers"))? {
-        if of_dead(&folder) && !published.contains(&folder) {
+        if of_dead(&folder) && !published.contains(folder.as_str()) {
             remove(&base.join("layers").join(folder))?;
         }
     }

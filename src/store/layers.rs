@@ -1,4 +1,4 @@
-//! Layer directories: what a layer adds to the layers below it, as files on disk.
+//! Layer directories: what a layer adds to the layers below it, as files on disk, or still elsewhere.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::publish::sync_dir;
 use super::{Store, StoreError, remove};
 use crate::layer::Packed;
-use crate::oci::{ChainId, DiffId, Digest};
+use crate::oci::{ChainId, Descriptor, DiffId, Digest};
 
 /// What the store knows of the top layer of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,16 +26,53 @@ pub struct LayerRecord {
     /// The digest of the layer's files without their times; for a layer that came from elsewhere,
     /// that of its tar.
     pub content: Digest,
-    /// When it was made here (RFC 3339); `None` for a layer that came from elsewhere.
+    /// When a step made it (RFC 3339), here or elsewhere; `None` for a layer that came with an image.
     pub created: Option<String>,
-    /// The name of its folder below `layers/`.
-    folder: String,
+    /// The blob that it came as; `None` for a layer that was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob: Option<Descriptor>,
+    /// The name of its folder below `layers/`; `None` while it is away: its files come out of `blob`
+    /// when somebody reads them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    folder: Option<String>,
 }
 
 impl LayerRecord {
+    /// The record of a layer that an image has as `blob`, and of which nothing else is known.
+    pub fn of_image(parent: Option<ChainId>, diff_id: DiffId, blob: Descriptor) -> Self {
+        Self::away(parent, &Packed { diff_id, size: 0, content: diff_id.0 }, None, blob)
+    }
+
+    /// The record of a layer that is elsewhere, as `blob`.
+    pub fn away(
+        parent: Option<ChainId>,
+        packed: &Packed,
+        created: Option<String>,
+        blob: Descriptor,
+    ) -> Self {
+        let Packed { diff_id, size, content } = *packed;
+        Self { parent, diff_id, size, content, created, blob: Some(blob), folder: None }
+    }
+
+    /// The same layer as others know it, who can have it as `blob`.
+    #[must_use]
+    pub fn elsewhere(&self, blob: Descriptor) -> Self {
+        Self { blob: Some(blob), folder: None, ..self.clone() }
+    }
+
     /// The chain whose top this layer is.
     pub fn chain(&self) -> ChainId {
         ChainId::extend(self.parent, self.diff_id)
+    }
+
+    /// Whether its files have to be fetched before they can be read.
+    pub fn is_away(&self) -> bool {
+        self.folder.is_none()
+    }
+
+    /// The name of its folder below `layers/`.
+    pub(super) fn folder(&self) -> Option<&str> {
+        self.folder.as_deref()
     }
 }
 
@@ -73,22 +111,28 @@ impl StagedLayer {
         packed: &Packed,
         created: Option<String>,
     ) -> Result<SealedLayer, StoreError> {
-        let folder = self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let record = LayerRecord {
+        let Packed { diff_id, size, content } = *packed;
+        self.seal_as(LayerRecord {
             parent,
-            diff_id: packed.diff_id,
-            size: packed.size,
-            content: packed.content,
+            diff_id,
+            size,
+            content,
             created,
-            folder,
-        };
+            blob: None,
+            folder: None,
+        })
+    }
+
+    /// The same, with all that is known of the layer.
+    pub(super) fn seal_as(self, mut record: LayerRecord) -> Result<SealedLayer, StoreError> {
+        let folder = self.dir.file_name().unwrap_or_default();
+        record.folder = Some(folder.to_string_lossy().into_owned());
         let work = self.work();
         if work.exists() {
             remove(&work)?;
         }
         let path = self.record_path();
-        let bytes = serde_json::to_vec(&record).expect("a record of plain strings serializes");
-        fs::write(&path, bytes).map_err(StoreError::io("write", &path))?;
+        fs::write(&path, to_bytes(&record)).map_err(StoreError::io("write", &path))?;
         Ok(SealedLayer { staged: self, record })
     }
 
@@ -139,7 +183,7 @@ impl Store {
         Ok(staged)
     }
 
-    /// The record of the top layer of `chain`; `None` where the store has no directory for it.
+    /// The record of the top layer of `chain`; `None` where the store does not know it.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Damaged`].
@@ -154,11 +198,43 @@ impl Store {
     }
 
     /// Where the files of a recorded layer lie.
-    pub fn layer_dir(&self, record: &LayerRecord) -> PathBuf {
-        self.path().join("layers").join(&record.folder).join("fs")
+    ///
+    /// # Errors
+    /// [`StoreError::NoLayer`] for one that is away: see [`Store::bring`].
+    pub fn layer_dir(&self, record: &LayerRecord) -> Result<PathBuf, StoreError> {
+        let folder = record.folder().ok_or_else(|| StoreError::NoLayer(record.chain()))?;
+        Ok(self.path().join("layers").join(folder).join("fs"))
     }
 
-    /// The records of all layers of `chain`, topmost first.
+    /// Notes layers that are elsewhere, so that chains of them can be used at once. Those that the
+    /// store knows stay as they are.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn note_away(&self, records: &[LayerRecord]) -> Result<(), StoreError> {
+        let unknown = records.iter().filter(|record| !self.chain_path(record.chain()).exists());
+        let mut written = Vec::new();
+        for record in unknown {
+            let path = self.new_scratch("record");
+            fs::write(&path, to_bytes(record)).map_err(StoreError::io("write", &path))?;
+            written.push((path, self.chain_path(record.chain())));
+        }
+        if written.is_empty() {
+            return Ok(());
+        }
+        self.flush()?;
+        for (path, name) in written {
+            match fs::hard_link(&path, &name) {
+                Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(StoreError::io("make", &name)(err));
+                }
+                _ => fs::remove_file(&path).map_err(StoreError::io("remove", &path))?,
+            }
+        }
+        sync_dir(&self.path().join("chains"))
+    }
+
+    /// The records of all layers of `chain`, topmost first. Some may be away.
     ///
     /// # Errors
     /// [`StoreError::NoLayer`] where one is missing; as [`Store::layer`].
@@ -185,6 +261,13 @@ impl Store {
         match fs::hard_link(staged.record_path(), &path) {
             Ok(()) => staged.armed = false,
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
+                if let Some(known) = self.layer(record.chain())?.filter(LayerRecord::is_away) {
+                    // What was known of it stays: images may have its time already.
+                    let arrived = LayerRecord { folder: record.folder, ..known };
+                    self.replace(&path, &to_bytes(&arrived))?;
+                    staged.armed = false;
+                    return Ok(());
+                }
                 let mut unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner);
                 unused.push(staged);
             }
@@ -199,15 +282,15 @@ pub(super) fn parse_record(path: &Path, bytes: &[u8]) -> Result<LayerRecord, Sto
     let record: LayerRecord =
         serde_json::from_slice(bytes).map_err(|err| damaged(err.to_string()))?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    if record.folder.is_empty() || !record.folder.bytes().all(plain) {
-        return Err(damaged("its folder is no plain name".into()));
+    match &record.folder {
+        Some(folder) if folder.is_empty() || !folder.bytes().all(plain) => {
+            Err(damaged("its folder is no plain name".into()))
+        }
+        None if record.blob.is_none() => Err(damaged("it has neither a folder nor a blob".into())),
+        _ => Ok(record),
     }
-    Ok(record)
 }
 
-impl LayerRecord {
-    /// The name of its folder below `layers/`.
-    pub(super) fn folder(&self) -> &str {
-        &self.folder
-    }
+fn to_bytes(record: &LayerRecord) -> Vec<u8> {
+    serde_json::to_vec(record).expect("a record of plain strings serializes")
 }

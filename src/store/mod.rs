@@ -8,8 +8,8 @@
 //!     blobs/sha256/<hex>         documents, and layers as they came; mode 0444, never overwritten
 //!     layers/<lease>-<n>/fs/     what a layer adds, in OverlayFS's form
 //!     layers/<lease>-<n>/layer.json   its LayerRecord
-//!     chains/<chain>             a link to the LayerRecord of this chain's top layer: the layer
-//!                                is complete and never changes
+//!     chains/<chain>             a link to the LayerRecord of this chain's top layer, which is complete and
+//!                                never changes; or a record of a layer that is still elsewhere, as a blob
 //!     origins/<hex>              the repositories that have this blob, which need not be here
 //!     compressed/<layer>.<method>   what a layer was called once it was compressed so
 //!     refs/<hash of the name>    a name and the manifest that it stands for

@@ -124,7 +124,7 @@ impl Store {
     }
 
     /// Flushes the whole file system once: cheaper than each file alone.
-    fn flush(&self) -> Result<(), StoreError> {
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
         let path = self.path();
         let dir = File::open(path).map_err(StoreError::io("open", path))?;
         rustix::fs::syncfs(dir.as_fd()).map_err(|err| StoreError::io("flush", path)(err.into()))

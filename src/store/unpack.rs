@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::fetch::{Arrivals, Watch};
 use super::{Image, LayerRecord, SealedLayer, Store, StoreError};
-use crate::layer::{self, Packed};
-use crate::oci::{ChainId, Descriptor, DiffId, HashingReader};
+use crate::layer;
+use crate::oci::{ChainId, Descriptor, HashingReader};
 use crate::snapshot::{Handle, Upper, View};
 
 impl Store {
@@ -17,68 +17,82 @@ impl Store {
     /// [`StoreError::Layer`] for a layer that cannot be unpacked, [`StoreError::DigestMismatch`] for
     /// one whose bytes are not those that the config promises; as [`Store::fetch`].
     pub fn unpack(&self, image: &Image, watch: Watch<'_>) -> Result<Vec<LayerRecord>, StoreError> {
-        let layers: Vec<_> =
-            image.manifest.layers().iter().zip(&image.config.rootfs.diff_ids).collect();
-        let mut records: Vec<LayerRecord> = Vec::new();
-        let mut wanted = Vec::new();
+        let mut records = Vec::new();
         let mut parent = None;
-        for (descriptor, diff_id) in &layers {
-            let chain = ChainId::extend(parent, **diff_id);
-            match self.layer(chain)? {
-                Some(record) if wanted.is_empty() => records.insert(0, record),
-                Some(_) => {}
-                None => wanted.push((*descriptor).clone()),
-            }
+        let layers = image.manifest.layers().iter().zip(&image.config.rootfs.diff_ids);
+        for (blob, diff_id) in layers {
+            let chain = ChainId::extend(parent, *diff_id);
+            let unknown = || LayerRecord::of_image(parent, *diff_id, blob.clone());
+            records.push(self.layer(chain)?.unwrap_or_else(unknown));
             parent = Some(chain);
         }
-        let missing = &layers[records.len()..];
-        if missing.is_empty() {
-            return Ok(records);
-        }
-        let arrivals = self.arrivals(&wanted);
-        self.receive(&arrivals, watch, |arrivals| self.unpack_onto(records, missing, arrivals))
+        self.bring_all(records, watch)
     }
 
-    /// Unpacks layers, the lowest first, on top of `records` (topmost first).
-    fn unpack_onto(
+    /// Makes sure that all layers of `chain` have directories, and gives their records, topmost first.
+    ///
+    /// # Errors
+    /// As [`Store::layers_of`] and [`Store::unpack`].
+    pub fn bring(&self, chain: ChainId, watch: Watch<'_>) -> Result<Vec<LayerRecord>, StoreError> {
+        let mut records = self.layers_of(chain)?;
+        records.reverse();
+        self.bring_all(records, watch)
+    }
+
+    /// The same for layers, the lowest first.
+    fn bring_all(
         &self,
-        mut records: Vec<LayerRecord>,
-        missing: &[(&Descriptor, &DiffId)],
+        records: Vec<LayerRecord>,
+        watch: Watch<'_>,
+    ) -> Result<Vec<LayerRecord>, StoreError> {
+        let away = records.iter().filter(|record| record.is_away());
+        let wanted: Vec<Descriptor> = away.filter_map(|record| record.blob.clone()).collect();
+        if wanted.is_empty() {
+            return Ok(records.into_iter().rev().collect());
+        }
+        let arrivals = self.arrivals(&wanted);
+        self.receive(&arrivals, watch, |arrivals| self.unpack_all(records, arrivals))
+    }
+
+    /// Unpacks those of `records`, the lowest first, that are away; gives all, topmost first.
+    fn unpack_all(
+        &self,
+        records: Vec<LayerRecord>,
         arrivals: &Arrivals,
     ) -> Result<Vec<LayerRecord>, StoreError> {
-        let mut below: Vec<PathBuf> = records.iter().map(|record| self.layer_dir(record)).collect();
+        let mut below: Vec<PathBuf> = Vec::new();
+        let mut present = Vec::new();
         // Held to the end: others that want the same layers wait, and find them all at once.
         let mut locks = Vec::new();
         let mut made: Vec<SealedLayer> = Vec::new();
-        for (descriptor, diff_id) in missing {
-            let parent = records.first().map(LayerRecord::chain);
-            let chain = ChainId::extend(parent, **diff_id);
-            locks.push(self.lock_key(chain.0, || {})?);
-            if let Some(record) = self.layer(chain)? {
-                below.insert(0, self.layer_dir(&record));
-                records.insert(0, record);
-                continue;
+        for mut record in records {
+            if record.is_away() {
+                let chain = record.chain();
+                locks.push(self.lock_key(chain.0, || {})?);
+                record = self.layer(chain)?.unwrap_or(record);
             }
-            let sealed = self.unpack_layer(descriptor, **diff_id, parent, &below, arrivals)?;
-            below.insert(0, sealed.fs());
-            records.insert(0, sealed.record().clone());
-            made.push(sealed);
+            if record.is_away() {
+                let sealed = self.unpack_layer(record, &below, arrivals)?;
+                record = sealed.record().clone();
+                made.push(sealed);
+            }
+            below.insert(0, self.layer_dir(&record)?);
+            present.insert(0, record);
         }
         self.publish(Vec::new(), made)?;
-        Ok(records)
+        Ok(present)
     }
 
     fn unpack_layer(
         &self,
-        descriptor: &Descriptor,
-        diff_id: DiffId,
-        parent: Option<ChainId>,
+        record: LayerRecord,
         below: &[PathBuf],
         arrivals: &Arrivals,
     ) -> Result<SealedLayer, StoreError> {
-        if let Some(arriving) = arrivals.find(descriptor) {
+        let blob = record.blob.clone().ok_or_else(|| StoreError::NoLayer(record.chain()))?;
+        if let Some(arriving) = arrivals.find(&blob) {
             while let Some(mut follower) = arriving.follow()? {
-                let unpacked = self.stage_unpacked(&mut follower, diff_id, parent, below);
+                let unpacked = self.stage_unpacked(&mut follower, record.clone(), below);
                 if unpacked.is_err() && !follower.is_current() {
                     continue;
                 }
@@ -90,23 +104,24 @@ impl Store {
             }
             arriving.finish()?;
         }
-        let mut blob = self.open_blob(descriptor)?;
-        let sealed = self.stage_unpacked(&mut blob, diff_id, parent, below)?;
+        let mut blob = self.open_blob(&blob)?;
+        let sealed = self.stage_unpacked(&mut blob, record, below)?;
         blob.finish()?;
         Ok(sealed)
     }
 
-    /// Unpacks `blob` on top of the directories `below` (topmost first), which are those of `parent`.
+    /// Unpacks the layer of `record` out of `blob`, on top of the directories `below` (topmost first),
+    /// which are those of its parent.
     ///
     /// # Errors
     /// As [`Store::unpack`].
     pub fn stage_unpacked(
         &self,
         blob: impl Read + Send,
-        diff_id: DiffId,
-        parent: Option<ChainId>,
+        mut record: LayerRecord,
         below: &[PathBuf],
     ) -> Result<SealedLayer, StoreError> {
+        let diff_id = record.diff_id;
         let staged = self.stage_layer()?;
         let lowers = View::open(below)?;
         let dir = staged.fs();
@@ -123,7 +138,7 @@ impl Store {
             return Err(StoreError::DigestMismatch { what, expected: diff_id.0, found });
         }
         drop(upper);
-        let packed = Packed { diff_id, size, content: diff_id.0 };
-        staged.seal(parent, &packed, None)
+        record.size = size;
+        staged.seal_as(record)
     }
 }

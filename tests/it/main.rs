@@ -33,6 +33,7 @@ mod run;
 mod search;
 mod secrets;
 mod server;
+mod shared_cache;
 mod ssh;
 mod stages;
 mod stdin;

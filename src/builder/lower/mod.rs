@@ -83,6 +83,8 @@ pub struct Options {
     pub shm_size: Option<u64>,
     /// Limits of RUN steps: name, soft and hard limit.
     pub ulimits: Vec<(String, u64, u64)>,
+    /// Whether the image's config gets the keys of its layers.
+    pub inline_cache: bool,
 }
 
 impl Default for Options {
@@ -101,6 +103,7 @@ impl Default for Options {
             hosts: Vec::new(),
             shm_size: None,
             ulimits: Vec::new(),
+            inline_cache: false,
         }
     }
 }

@@ -83,7 +83,7 @@ fn spec(
     staged: &StagedLayer,
     held: &mut Held,
 ) -> Result<ExecSpec, BuildError> {
-    let rootfs = Overlay::writable(work.root.dirs(), staged.fs(), staged.work());
+    let rootfs = Overlay::writable(work.root.dirs()?, staged.fs(), staged.work());
     let mut mounts = Vec::new();
     for mount in &op.mounts {
         mounts.extend(sandbox_mount(work, mount, held)?);
@@ -207,7 +207,7 @@ fn bind_source(
                 let place = source.place.clone();
                 return Err(BuildError::NotFound { path: path.into(), place, ignored: false });
             }
-            work.inputs.snapshot(id).dirs()
+            work.inputs.snapshot(id).dirs()?
         }
         Tree::Scratch => Vec::new(),
         Tree::Context(_) => {

@@ -41,11 +41,7 @@ pub(in crate::cli) struct DockerFlags {
     cpuset_cpus: Option<String>,
     #[arg(long, hide = true)]
     cpuset_mems: Option<String>,
-    #[arg(long, hide = true)]
-    cache_from: Vec<String>,
 
-    #[arg(long, hide = true)]
-    cache_to: Vec<String>,
     #[arg(long, hide = true)]
     cgroup_parent: Option<String>,
     #[arg(long, hide = true)]
@@ -77,7 +73,7 @@ impl DockerFlags {
         Ok(())
     }
 
-    fn ignored(&self) -> [(&'static str, bool); 8] {
+    fn ignored(&self) -> [(&'static str, bool); 7] {
         [
             ("--memory", self.memory.is_some()),
             ("--memory-swap", self.memory_swap.is_some()),
@@ -86,21 +82,16 @@ impl DockerFlags {
             ("--cpu-quota", self.cpu_quota.is_some()),
             ("--cpuset-cpus", self.cpuset_cpus.is_some()),
             ("--cpuset-mems", self.cpuset_mems.is_some()),
-            ("--cache-from", !self.cache_from.is_empty()),
         ]
     }
 
     /// What is refused, and why if it was given.
-    fn refused(&self) -> [(&'static str, Option<&'static str>); 7] {
+    fn refused(&self) -> [(&'static str, Option<&'static str>); 6] {
         let because = |given: bool, why| given.then_some(why);
         let attestations = "mica makes no attestations";
         let attested = self.attest.iter().any(|text| !is_disabled(text));
         let cgroup = "steps run in the control group of mica: start mica in the one that you mean";
         [
-            (
-                "--cache-to",
-                because(!self.cache_to.is_empty(), "mica's cache does not leave its store"),
-            ),
             ("--cgroup-parent", because(self.cgroup_parent.is_some(), cgroup)),
             (
                 "--security-opt",
@@ -154,10 +145,7 @@ mod tests {
         check(&["--rm", "--force-rm=false", "--compress", "--disable-content-trust", "-D"], None);
         check(&["-m", "1g", "--memory-swap", "-1", "-c", "5", "--cpu-quota", "-1"], None);
         check(&["--provenance=false", "--sbom", "false", "--squash=0"], None);
-        check(
-            &["--attest", "type=sbom,disabled=true", "--builder", "x", "--cache-from", "x"],
-            None,
-        );
+        check(&["--attest", "type=sbom,disabled=true", "--builder", "x"], None);
     }
 
     #[test]
@@ -169,7 +157,6 @@ mod tests {
             ("--attest", Some("type=sbom")),
             ("--cgroup-parent", Some("x")),
             ("--security-opt", Some("seccomp=unconfined")),
-            ("--cache-to", Some("type=inline")),
         ] {
             let args: Vec<&str> = std::iter::once(flag).chain(value).collect();
             check(&args, Some(flag));

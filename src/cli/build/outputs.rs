@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::csv;
+use super::fields::{self, Fields, wrong};
 use crate::cli::CliError;
 use crate::cli::args::BuildArgs;
 use crate::layer::Compression;
 use crate::oci::{MediaTypes, Platform, Reference};
-use crate::parser;
+
+/// The flag that most of this is written with.
+const FLAG: &str = "--output";
 
 /// One thing that is to be made of a build.
 #[derive(Debug)]
@@ -168,7 +171,7 @@ struct Common<'a> {
 
 impl Common<'_> {
     fn output(&self, text: &str) -> Result<Output, CliError> {
-        let fields = csv::fields(text).map_err(|why| wrong(text, why))?;
+        let fields = csv::fields(text).map_err(|why| wrong(FLAG, text, why))?;
         if let [only] = &fields[..]
             && only == text
             && !text.starts_with("type=")
@@ -176,18 +179,18 @@ impl Common<'_> {
             if text == "-" {
                 return Ok(Output::Tar(Destination::Stdout));
             }
-            return Ok(Output::Folder { path: folder(text, text)?, split: false });
+            return Ok(Output::Folder { path: fields::folder(FLAG, text, text)?, split: false });
         }
-        let mut fields = Fields::of(text, fields)?;
+        let mut fields = Fields::of(FLAG, text, fields)?;
         let output = match fields.take("type").as_deref() {
-            None => return Err(wrong(text, "type is required for output")),
+            None => return Err(fields.wrong("type is required for output")),
             Some("local") => {
                 let path = fields.dest_folder("local")?;
                 let split = fields.take_bool("platform-split")?.unwrap_or(false);
                 match fields.take("mode").as_deref() {
                     None | Some("copy") => {}
                     Some(_) => {
-                        return Err(wrong(text, "`mode` other than `copy` is not supported"));
+                        return Err(fields.wrong("`mode` other than `copy` is not supported"));
                     }
                 }
                 Output::Folder { path, split }
@@ -204,7 +207,7 @@ impl Common<'_> {
             Some(kind @ ("oci" | "docker")) => self.archive(kind == "docker", &mut fields)?,
             Some(_) => {
                 let why = "its type is none of local, tar, oci, docker, image, registry, cacheonly";
-                return Err(wrong(text, why));
+                return Err(fields.wrong(why));
             }
         };
         fields.end()?;
@@ -216,7 +219,7 @@ impl Common<'_> {
         let by_digest = fields.take_bool("push-by-digest")?.unwrap_or(false);
         if fields.take_bool("registry.insecure")? == Some(true) {
             let why = "`registry.insecure` is for a daemon's settings: use `--tls-verify=false`";
-            return Err(wrong(fields.text, why));
+            return Err(fields.wrong(why));
         }
         // Layers of the store always are directories; a digest always finds its image.
         for key in ["unpack", "name-canonical"] {
@@ -227,7 +230,7 @@ impl Common<'_> {
             Some(Pushed { compressed: fields.compressed()?, by_digest })
         } else if fields.take("compression").is_some_and(|method| method != "uncompressed") {
             let why = "layers of the store are not compressed: push, or give type=oci a dest";
-            return Err(wrong(fields.text, why));
+            return Err(fields.wrong(why));
         } else {
             None
         };
@@ -246,7 +249,7 @@ impl Common<'_> {
         let to = if is_tar {
             ArchiveTo::Tar(fields.dest()?.unwrap_or(Destination::Stdout))
         } else if docker_files {
-            return Err(wrong(fields.text, "`tar=false` is for type=oci"));
+            return Err(fields.wrong("`tar=false` is for type=oci"));
         } else {
             ArchiveTo::Layout(fields.dest_folder("oci")?)
         };
@@ -283,7 +286,7 @@ impl Common<'_> {
             let place = place.strip_prefix('-').unwrap_or(place);
             annotations
                 .add(place, name, &value, self.platform)
-                .map_err(|why| wrong(fields.text, &format!("`{}`: {why}", key.escape_debug())))?;
+                .map_err(|why| fields.wrong(&format!("`{}`: {why}", key.escape_debug())))?;
         }
         annotations.manifest.extend(self.annotations.manifest.clone());
         annotations.descriptor.extend(self.annotations.descriptor.clone());
@@ -336,125 +339,4 @@ impl Annotations {
         }
         Ok(())
     }
-}
-
-/// The fields of one `--output` that nobody has asked for yet.
-struct Fields<'a> {
-    text: &'a str,
-    left: Vec<(String, String)>,
-}
-
-impl<'a> Fields<'a> {
-    fn of(text: &'a str, fields: Vec<String>) -> Result<Self, CliError> {
-        let mut left: Vec<(String, String)> = Vec::new();
-        for field in fields {
-            let Some((key, value)) = field.split_once('=') else {
-                let why = format!("`{}` is no KEY=VALUE", field.escape_debug());
-                return Err(wrong(text, &why));
-            };
-            let key = match key.trim() {
-                // The key of an annotation is the user's own.
-                key if key.starts_with("annotation") => key.to_owned(),
-                key => key.to_lowercase(),
-            };
-            left.retain(|(known, _)| *known != key);
-            left.push((key, value.to_owned()));
-        }
-        Ok(Self { text, left })
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.left.iter().any(|(known, value)| known == key && !value.is_empty())
-    }
-
-    fn take(&mut self, key: &str) -> Option<String> {
-        let index = self.left.iter().position(|(known, _)| known == key)?;
-        Some(self.left.remove(index).1)
-    }
-
-    /// All whose keys begin so.
-    fn take_all(&mut self, prefix: &str) -> Vec<(String, String)> {
-        let (taken, left) = std::mem::take(&mut self.left)
-            .into_iter()
-            .partition(|(key, _)| key.starts_with(prefix));
-        self.left = left;
-        taken
-    }
-
-    /// One that is true or false, in the words that Go takes for it.
-    fn take_bool(&mut self, key: &str) -> Result<Option<bool>, CliError> {
-        let Some(value) = self.take(key) else { return Ok(None) };
-        let is_set = parser::boolean(&value)
-            .ok_or_else(|| wrong(self.text, &format!("`{key}` is neither true nor false")))?;
-        Ok(Some(is_set))
-    }
-
-    /// The file that `dest` names.
-    fn dest(&mut self) -> Result<Option<Destination>, CliError> {
-        let Some(dest) = self.take("dest").filter(|dest| !dest.is_empty()) else { return Ok(None) };
-        if dest == "-" {
-            return Ok(Some(Destination::Stdout));
-        }
-        if Path::new(&dest).is_dir() {
-            let why = format!("destination file `{}` is a directory", dest.escape_debug());
-            return Err(wrong(self.text, &why));
-        }
-        Ok(Some(Destination::File(dest.into())))
-    }
-
-    /// The folder that `dest` names.
-    fn dest_folder(&mut self, kind: &str) -> Result<PathBuf, CliError> {
-        match self.take("dest").as_deref() {
-            None | Some("") => {
-                Err(wrong(self.text, &format!("dest is required for {kind} exporter")))
-            }
-            Some("-") => {
-                Err(wrong(self.text, &format!("dest cannot be stdout for {kind} exporter")))
-            }
-            Some(dest) => folder(self.text, dest),
-        }
-    }
-
-    /// How layers are compressed.
-    fn compressed(&mut self) -> Result<Compressed, CliError> {
-        let compression = match self.take("compression").as_deref() {
-            None | Some("gzip") => Compression::Gzip,
-            Some("zstd") => Compression::Zstd,
-            Some("uncompressed") => Compression::None,
-            Some(other) => {
-                let why = format!(
-                    "unsupported compression type `{}`: uncompressed, gzip, zstd",
-                    other.escape_debug()
-                );
-                return Err(wrong(self.text, &why));
-            }
-        };
-        let level = self.take("compression-level").map(|level| {
-            let parsed = level.parse().ok().filter(|level| compression.levels().contains(level));
-            let levels = compression.levels();
-            let why = format!("`compression-level` is a number from 0 to {}", levels.end());
-            parsed.ok_or_else(|| wrong(self.text, &why))
-        });
-        let force = self.take_bool("force-compression")?.unwrap_or(false);
-        Ok(Compressed { compression, level: level.transpose()?, force })
-    }
-
-    /// Refuses what nobody has asked for: it was to make a difference.
-    fn end(&self) -> Result<(), CliError> {
-        let Some((key, _)) = self.left.first() else { return Ok(()) };
-        Err(wrong(self.text, &format!("`{}` is not supported", key.escape_debug())))
-    }
-}
-
-fn folder(text: &str, dest: &str) -> Result<PathBuf, CliError> {
-    let path = PathBuf::from(dest);
-    if path.exists() && !path.is_dir() {
-        let why = format!("destination directory `{}` is a file", dest.escape_debug());
-        return Err(wrong(text, &why));
-    }
-    Ok(path)
-}
-
-fn wrong(text: &str, why: &str) -> CliError {
-    CliError::Usage(format!("`--output {}`: {why}", text.escape_debug()))
 }

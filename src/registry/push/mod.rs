@@ -23,9 +23,8 @@ use super::error::RegistryError;
 use crate::export::layers::{self, LayerBytes};
 use crate::export::{ExportError, Options, Stop, Stoppable};
 use crate::http::Body;
-use crate::layer::Compression;
 use crate::oci::{Descriptor, Digest, Manifest};
-use crate::store::{Image, Origin, Store, StoreError};
+use crate::store::{Image, LayerRecord, Origin, Store, StoreError};
 
 /// How many blobs go up at once.
 const UPLOADS: usize = 4;
@@ -129,8 +128,39 @@ impl Push<'_> {
             self.put(&manifest, &name)?;
         }
         // Now other repositories can have its blobs from here.
-        self.store.note_origin(&pushed, &Origin::new(&self.repository.to_string()))?;
+        self.store.note_origin(&pushed, &self.origin())?;
         Ok(manifest.descriptor())
+    }
+
+    /// Pushes one layer by itself, and gives its blob.
+    ///
+    /// # Errors
+    /// [`PushError`].
+    pub fn layer(&self, record: &LayerRecord) -> Result<Descriptor, PushError> {
+        let layer = layers::single(self.store, record, self.options);
+        let blob = Blob { own: layer.descriptor.clone(), source: Source::Layer(&layer) };
+        let pushed = self.push_blob(&blob, self.options.stop)?;
+        self.store.note_origin(std::slice::from_ref(&pushed), &self.origin())?;
+        Ok(pushed)
+    }
+
+    /// Pushes a manifest with its config under these tags; its layers are there.
+    ///
+    /// # Errors
+    /// [`PushError`].
+    pub fn document(
+        &self,
+        manifest: &Manifest,
+        config: Vec<u8>,
+        tags: &[&str],
+    ) -> Result<(), PushError> {
+        let blob = Blob { own: manifest.config().clone(), source: Source::Document(config) };
+        self.push_blob(&blob, self.options.stop)?;
+        tags.iter().try_for_each(|tag| self.put(manifest, tag))
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::new(&self.repository.to_string())
     }
 
     /// The layers, base first, and the config.
@@ -154,7 +184,7 @@ impl Push<'_> {
     fn known(&self, blob: &Blob<'_>) -> Option<Descriptor> {
         match blob.source {
             Source::Layer(layer) if layer.changes => {
-                self.store.compressed(layer.diff_id, &self.method())
+                self.store.compressed(layer.diff_id, &self.options.method())
             }
             _ => Some(blob.own.clone()),
         }
@@ -218,46 +248,57 @@ impl Push<'_> {
         }
         let mut session = None;
         if let Some(known) = self.known(blob) {
-            if uploader.has(known.digest)? {
-                (self.progress)(known.digest, Outcome::Exists);
+            let (is_here, elsewhere) = self.places(known.digest)?;
+            // A repository that never got the blob from us more likely lacks it: one question less.
+            let mut outcome = None;
+            if let Some(origin) = elsewhere.filter(|_| !is_here) {
+                session = uploader.mount(known.digest, &origin)?;
+                outcome = session.is_none().then_some(Outcome::Mounted);
+            }
+            let is_small = matches!(blob.source, Source::Document(_));
+            if outcome.is_none() && (is_here || !is_small) && uploader.has(known.digest)? {
+                uploader.abandon(session.take());
+                outcome = Some(Outcome::Exists);
+            }
+            if let Some(outcome) = outcome {
+                (self.progress)(known.digest, outcome);
                 return Ok(known);
             }
-            if let Some(origin) = self.elsewhere(known.digest)? {
-                session = uploader.mount(known.digest, &origin)?;
-                if session.is_none() {
-                    (self.progress)(known.digest, Outcome::Mounted);
-                    return Ok(known);
-                }
-            }
         }
-        if let Source::Layer(layer) = blob.source
-            && layer.is_away(self.store)
-        {
+        if let Source::Document(bytes) = &blob.source {
+            uploader.upload_document(&BlobContent::new(self, blob, cancelled), bytes, session)?;
+            (self.progress)(blob.own.digest, Outcome::Pushed);
+            return Ok(blob.own.clone());
+        }
+        if let Source::Layer(layer) = blob.source {
             // An upload does not wait well.
-            self.store.fetch(std::slice::from_ref(&blob.own), &|_, _| {})?;
+            layer.bring(self.store)?;
         }
-        let content =
-            BlobContent { store: self.store, options: self.options, blob, stop: cancelled };
+        let content = BlobContent::new(self, blob, cancelled);
         let Hashed { digest, size } = uploader.upload(&content, session)?;
         (self.progress)(digest, Outcome::Pushed);
         match blob.source {
             Source::Layer(layer) if layer.changes => {
                 let media_type = layers::media_type_of(self.options.compression);
                 let descriptor = Descriptor::new(media_type, digest, size);
-                self.store.note_compressed(layer.diff_id, &self.method(), &descriptor);
+                self.store.note_compressed(layer.diff_id, &self.options.method(), &descriptor);
                 Ok(descriptor)
             }
             _ => Ok(blob.own.clone()),
         }
     }
 
-    /// Another repository of the registry that may have a blob.
-    fn elsewhere(&self, digest: Digest) -> Result<Option<String>, PushError> {
+    /// Whether the repository had a blob when it was last seen, and another one of the registry that
+    /// may have it.
+    fn places(&self, digest: Digest) -> Result<(bool, Option<String>), PushError> {
         let (host, own) = (self.repository.host(), self.repository.name());
         let origins = self.store.origins(digest)?;
-        let mut names = origins.iter().filter_map(|origin| origin.as_str().split_once('/'));
-        let found = names.find(|(registry, name)| *registry == host && *name != own);
-        Ok(found.map(|(_, name)| name.to_owned()))
+        let names = origins.iter().filter_map(|origin| origin.as_str().split_once('/'));
+        let (here, elsewhere): (Vec<_>, Vec<_>) = names
+            .filter(|(registry, _)| *registry == host)
+            .map(|(_, name)| name.to_owned())
+            .partition(|name| name == own);
+        Ok((!here.is_empty(), elsewhere.into_iter().next()))
     }
 
     /// The digest of what a tag stands for.
@@ -289,16 +330,6 @@ impl Push<'_> {
         image.manifest.with(blobs, self.options.words, &self.options.annotations)
     }
 
-    /// How layers are compressed, as the store notes it.
-    fn method(&self) -> String {
-        let name = match self.options.compression {
-            Compression::None => "none",
-            Compression::Gzip => "gzip",
-            Compression::Zstd => "zstd",
-        };
-        self.options.level.map_or_else(|| name.to_owned(), |level| format!("{name}-{level}"))
-    }
-
     /// A question about what a tag stands for.
     fn call(&self, method: &'static str, tag: &str) -> Call<'static> {
         let what = format!("`{}:{tag}`", self.repository);
@@ -322,6 +353,12 @@ struct BlobContent<'a> {
     options: &'a Options<'a>,
     blob: &'a Blob<'a>,
     stop: Stop<'a>,
+}
+
+impl<'a> BlobContent<'a> {
+    fn new(push: &Push<'a>, blob: &'a Blob<'a>, stop: Stop<'a>) -> Self {
+        Self { store: push.store, options: push.options, blob, stop }
+    }
 }
 
 impl Content for BlobContent<'_> {

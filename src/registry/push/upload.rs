@@ -111,6 +111,27 @@ impl Uploader<'_> {
         }
     }
 
+    /// Uploads the few bytes of a document at once; where that does not work, as anything else.
+    pub(super) fn upload_document(
+        &self,
+        content: &dyn Content,
+        bytes: &[u8],
+        session: Option<Session>,
+    ) -> Result<(), PushError> {
+        if let Ok(session) = session.map_or_else(|| self.start(), Ok) {
+            let url = session.url.with_query("digest", &Digest::of(bytes).to_string());
+            let mut call = self
+                .call("PUT", Target::Url(url))
+                .header("content-type", "application/octet-stream");
+            call.body = Body::Bytes(bytes);
+            let answer = self.repository.request(&call);
+            if answer.is_ok_and(|response| (200..300).contains(&response.status)) {
+                return Ok(());
+            }
+        }
+        self.upload(content, None).map(drop)
+    }
+
     fn attempt(
         &self,
         content: &dyn Content,
@@ -237,7 +258,7 @@ impl Uploader<'_> {
     }
 
     /// Tells the registry that nothing more will come, so that it need not keep what it has.
-    fn abandon(&self, session: Option<Session>) {
+    pub(super) fn abandon(&self, session: Option<Session>) {
         if let Some(session) = session {
             // It forgets by itself as well, some day.
             drop(self.repository.request(&self.call("DELETE", Target::Url(session.url))));

@@ -150,6 +150,14 @@ impl Registry {
         self.lock().blobs.get(digest).cloned()
     }
 
+    /// Lets a tag stand for what another one stands for, whatever it did before.
+    pub(crate) fn retag(&self, repository: &str, from: &str, to: &str) {
+        let key = |tag: &str| (repository.to_owned(), tag.to_owned());
+        let mut state = self.lock();
+        let manifest = state.manifests[&key(from)].clone();
+        state.manifests.insert(key(to), manifest);
+    }
+
     /// Takes all blobs away from a repository.
     pub(crate) fn unlink(&self, repository: &str) {
         self.lock().links.retain(|(name, _)| name != repository);
@@ -174,7 +182,7 @@ impl Registry {
             };
             let limit = if let Some(Fault::Cut(bytes)) = fault { bytes } else { usize::MAX };
             let mut body = line.body(&asked, limit);
-            if asked.method == "PATCH" {
+            if asked.path.contains("/blobs/uploads/") {
                 self.lock().received += body.len();
             }
             match fault {

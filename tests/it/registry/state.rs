@@ -93,6 +93,9 @@ impl State {
             "_catalog" => return self.catalog(asked),
             _ => {}
         }
+        if let Some(repository) = rest.strip_suffix("/tags/list") {
+            return self.tags(asked, repository);
+        }
         for (part, what) in [("/blobs/uploads/", 'u'), ("/blobs/", 'b'), ("/manifests/", 'm')] {
             let Some((repository, name)) = rest.split_once(part) else { continue };
             return match what {
@@ -202,6 +205,10 @@ impl State {
             self.manifests.insert(key, value);
             return Reply::new(201, "").header("Docker-Content-Digest", &digest);
         }
+        if asked.method == "DELETE" {
+            let removed = self.manifests.remove(&key).is_some();
+            return Reply::new(if removed { 202 } else { 404 }, "");
+        }
         match self.manifests.get(&key) {
             Some((media_type, bytes)) => Reply::new(200, bytes.clone())
                 .header("Content-Type", media_type)
@@ -220,6 +227,14 @@ impl State {
         }
         let layers = manifest["layers"].as_array().expect("layers").iter();
         layers.chain([&manifest["config"]]).all(|blob| self.links.contains(&key(blob)))
+    }
+
+    fn tags(&self, asked: &Asked, repository: &str) -> Reply {
+        let (last, most) = (asked.parameter("last"), asked.parameter("n").parse());
+        let names = self.manifests.keys().filter(|(name, _)| name == repository);
+        let tags = names.map(|(_, tag)| tag).filter(|tag| !tag.contains(':') && **tag > last);
+        let tags: Vec<&String> = tags.take(most.unwrap_or(usize::MAX)).collect();
+        Reply::new(200, json!({"name": repository, "tags": tags}).to_string())
     }
 
     fn upload(&mut self, asked: &Asked, repository: &str, name: &str, body: Vec<u8>) -> Reply {
@@ -278,12 +293,16 @@ fn scopes_of(asked: &Asked) -> Vec<String> {
     if rest == "_catalog" {
         return vec!["registry:catalog:*".to_owned()];
     }
-    let parts = ["/blobs/", "/manifests/"];
+    let parts = ["/blobs/", "/manifests/", "/tags/"];
     let Some((repository, _)) = parts.iter().find_map(|part| rest.split_once(part)) else {
         return Vec::new();
     };
     let reads = matches!(asked.method.as_str(), "GET" | "HEAD") && !rest.contains("/uploads/");
-    let actions = if reads { "pull" } else { "pull,push" };
+    let actions = match asked.method.as_str() {
+        "DELETE" if rest.contains("/manifests/") => "delete",
+        _ if reads => "pull",
+        _ => "pull,push",
+    };
     vec![format!("repository:{repository}:{actions}")]
 }
 
