@@ -29,7 +29,7 @@ fuzz NAME SECONDS='60':
 
 # Time the example: a build from nothing, then one that changes nothing
 bench:
-    cargo bench --bench parse
+    cargo bench --bench parse --bench layers
     cargo build --release
     rm -rf target/bench
     bash -c 'time target/release/mica --root target/bench build -q --build-context mica=target/release examples/hello'
