@@ -1,7 +1,7 @@
 //! The bytes of an image's layers, from their blobs or made from their directories.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::num::NonZeroUsize;
 
 use super::{ExportError, Options, Stoppable};
@@ -100,8 +100,7 @@ impl LayerBytes {
     pub(crate) fn write(&self, store: &Store, out: &mut dyn Write) -> Result<(), ExportError> {
         match &self.source {
             Source::Blob(descriptor) => {
-                let mut blob = store.open_blob(descriptor)?;
-                copy(&mut blob, out)?;
+                let blob = copy(store.open_blob(descriptor)?, out)?;
                 Ok(blob.finish()?)
             }
             Source::Directory(chain) => {
@@ -121,7 +120,7 @@ impl LayerBytes {
             }
             Source::Staged(staged) => {
                 let failed = |source| ExportError::Write { path: staged.path().into(), source };
-                copy(&mut File::open(staged.path()).map_err(failed)?, out)
+                copy(File::open(staged.path()).map_err(failed)?, out).map(drop)
             }
         }
     }
@@ -141,8 +140,7 @@ impl LayerBytes {
             Source::Blob(descriptor) if compression_of(descriptor) != Some(Compression::None) => {
                 let mut blob = store.open_blob(descriptor)?;
                 let (_, tar) = layer::open_archive(&mut blob).map_err(write_failed)?;
-                let mut tar = HashingReader::new(tar);
-                copy(&mut tar, &mut encoder)?;
+                let tar = copy(HashingReader::new(tar), &mut encoder)?;
                 if tar.finish().0 != self.diff_id.0 {
                     return Err(ExportError::Changed);
                 }
@@ -212,9 +210,22 @@ impl Write for Counted<'_> {
     }
 }
 
-fn copy(from: &mut impl Read, out: &mut dyn Write) -> Result<(), ExportError> {
-    let mut from = BufReader::with_capacity(256 << 10, from);
-    io::copy(&mut from, out).map(drop).map_err(write_failed)
+/// Writes all that `from` gives, and gives it back. It is read, and what that means of hashing and
+/// decompressing is done, beside the writing.
+fn copy<R: Read + Send>(from: R, out: &mut dyn Write) -> Result<R, ExportError> {
+    let copied = layer::read_ahead(from, |ahead| -> io::Result<()> {
+        loop {
+            let piece = ahead.fill_buf()?;
+            if piece.is_empty() {
+                return Ok(());
+            }
+            out.write_all(piece)?;
+            let bytes = piece.len();
+            ahead.consume(bytes);
+        }
+    });
+    let (from, written) = copied.map_err(write_failed)?;
+    written.map(|()| from).map_err(write_failed)
 }
 
 fn write_failed(source: io::Error) -> ExportError {

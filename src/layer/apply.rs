@@ -196,10 +196,7 @@ impl Unpacker<'_> {
         let write_error = |error| failed(SnapshotError::io("write", path, error));
         self.applied.bytes += members.content_bytes();
         match &member.sparse {
-            None => {
-                let size = self.content(&new, members, write_error)?;
-                new.file().set_len(size).map_err(write_error)?;
-            }
+            None => self.content(&new, members, write_error)?,
             Some(map) => {
                 for &(offset, bytes) in map.stretches() {
                     self.stretch(&new, offset, bytes, members, write_error)?;
@@ -210,25 +207,29 @@ impl Unpacker<'_> {
         new.finish().map_err(failed)
     }
 
-    /// Writes an entry's content and gives its size. Long runs of zeros become holes.
+    /// Writes an entry's content. Long runs of zeros become holes.
     fn content<R: Read>(
         &mut self,
         new: &NewFile<'_>,
         members: &mut Members<R>,
         write_error: impl Fn(std::io::Error) -> LayerError,
-    ) -> Result<u64> {
-        let mut offset = 0;
+    ) -> Result<()> {
+        let (mut offset, mut end) = (0, 0);
         loop {
             let read = members.read_content(&mut self.buffer)?;
             if read == 0 {
-                return Ok(offset);
+                break;
             }
             let piece = &self.buffer[..read];
-            if read < HOLE_BYTES || piece.iter().any(|byte| *byte != 0) {
-                new.file().write_all_at(piece, offset).map_err(&write_error)?;
-            }
             offset += read as u64;
+            if read < HOLE_BYTES || piece.iter().any(|byte| *byte != 0) {
+                let at = offset - read as u64;
+                new.file().write_all_at(piece, at).map_err(&write_error)?;
+                end = offset;
+            }
         }
+        // A hole at the end; most files have none, and this would be a call for each.
+        if end < offset { new.file().set_len(offset).map_err(write_error) } else { Ok(()) }
     }
 
     fn stretch<R: Read>(

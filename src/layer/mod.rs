@@ -5,6 +5,7 @@
 //! where archives of strangers become files: it trusts nothing in them. [`compress`] is what lies
 //! between a tar and a blob.
 
+mod ahead;
 mod apply;
 mod beside;
 pub mod compress;
@@ -24,6 +25,7 @@ mod testing;
 mod tests;
 mod times;
 
+pub use ahead::{Ahead, read_ahead};
 pub use apply::{Applied, Options, apply};
 pub use compress::{Compression, Encoder, Format, decoder, open_archive};
 pub use error::{LayerError, Malformed, Refusal};

@@ -129,9 +129,11 @@ impl Store {
         let upper = Upper::new(handle, &lowers)?;
         let (_, decoder) =
             layer::open_archive(blob).map_err(StoreError::io("read a blob of", self.path()))?;
-        let mut tar = HashingReader::new(decoder);
-        layer::apply(&mut tar, &upper, layer::Options::LAYER)
-            .map_err(|source| StoreError::Layer { layer: diff_id.0, source })?;
+        let (tar, applied) = layer::read_ahead(HashingReader::new(decoder), |tar| {
+            layer::apply(tar, &upper, layer::Options::LAYER)
+        })
+        .map_err(StoreError::io("read a blob of", self.path()))?;
+        applied.map_err(|source| StoreError::Layer { layer: diff_id.0, source })?;
         let (found, size) = tar.finish();
         if found != diff_id.0 {
             let what = "the layer's tar".to_owned();
