@@ -84,6 +84,7 @@ pub mod cache;
 pub mod cli;
 pub mod export;
 pub mod fetch;
+pub mod flat;
 pub mod http;
 pub mod import;
 pub mod layer;

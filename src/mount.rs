@@ -3,7 +3,7 @@
 //! Nothing here touches the kernel, so a store needs no privilege to say what it wants mounted, and
 //! the runtime needs no store to mount it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A file system tree made of layer directories.
 ///
@@ -31,5 +31,14 @@ impl Overlay {
         work: impl Into<PathBuf>,
     ) -> Self {
         Self { lowers, upper: Some(upper.into()), work: Some(work.into()) }
+    }
+
+    /// Where what is written goes: the upper directory, or the one directory that it is.
+    pub fn top(&self) -> Option<&Path> {
+        match (&self.upper, &self.lowers[..]) {
+            (Some(upper), _) => Some(upper),
+            (None, [directory]) => Some(directory),
+            _ => None,
+        }
     }
 }

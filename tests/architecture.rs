@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// A module, and what of the crate it may use besides itself.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("oci", &[]),
     ("http", &[]),
     ("mount", &[]),
@@ -16,6 +16,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("snapshot", &["oci"]),
     ("layer", &["oci", "snapshot"]),
     ("runtime", &["mount"]),
+    ("flat", &["mount", "snapshot", "runtime"]),
     ("store", &["oci", "snapshot", "layer"]),
     ("cache", &["oci", "snapshot", "layer", "store"]),
     ("fetch", &["oci", "http", "snapshot"]),
@@ -34,7 +35,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
         "cli",
         &[
             "oci", "http", "mount", "ssh", "parser", "lint", "snapshot", "layer", "runtime",
-            "store", "cache", "fetch", "registry", "export", "import", "shared", "builder",
+            "flat", "store", "cache", "fetch", "registry", "export", "import", "shared", "builder",
         ],
     ),
 ];

@@ -39,6 +39,8 @@ pub(super) enum IsolationArg {
     Root,
     /// A user namespace
     Userns,
+    /// A chroot on a copy of the files
+    Chroot,
 }
 
 impl From<IsolationArg> for Request {
@@ -47,6 +49,7 @@ impl From<IsolationArg> for Request {
             IsolationArg::Auto => Self::Auto,
             IsolationArg::Root => Self::Root,
             IsolationArg::Userns => Self::UserNamespace,
+            IsolationArg::Chroot => Self::Chroot,
         }
     }
 }

@@ -127,11 +127,7 @@ impl Tools<'_> {
         (file, text): (&str, &str),
     ) -> Result<Built, CliError> {
         let progress = Drawing::new(args.progress, args.quiet, file, text);
-        let sandbox = self
-            .context
-            .isolation
-            .sandbox()
-            .map_err(|source| CliError::Read { path: "/proc/self/exe".into(), source })?;
+        let sandbox = self.context.sandbox(self.store)?;
         let services = Services {
             store: self.store,
             images: &Puller::new(self.store, self.registries, args.pull),

@@ -25,7 +25,9 @@ use clap::Parser;
 use args::{Cli, Command, ImageCommand, SystemCommand};
 use error::CliError;
 
-use crate::runtime::isolation::{self, Isolation};
+use crate::flat::FlatSandbox;
+use crate::runtime::isolation::{self, Isolation, Mode};
+use crate::runtime::{self, Sandbox};
 use crate::store::Store;
 
 /// Does what the command line says. The exit status is 0 when it was done, 1 when it failed, 2 for a
@@ -113,6 +115,31 @@ struct Context {
 }
 
 impl Context {
+    /// What runs steps: on overlays, or where there are none, on copies.
+    fn sandbox(&self, store: &Store) -> Result<Box<dyn Sandbox>, CliError> {
+        let failed = |source| CliError::Read { path: "/proc/self/exe".into(), source };
+        let sandbox = self.isolation.sandbox().map_err(failed)?;
+        let chroot = self.isolation.mode == Mode::Chroot;
+        let flat = match self.isolation.mode {
+            Mode::None => false,
+            Mode::Chroot => {
+                ui::say("note: a chroot: steps see this container's network and processes");
+                true
+            }
+            _ => {
+                let bare = runtime::overlay_error(store.path());
+                if let Some(error) = &bare {
+                    let path = store.path().display();
+                    ui::say(&format!(
+                        "note: no overlays on `{path}` ({error}): steps run on copies"
+                    ));
+                }
+                bare.is_some()
+            }
+        };
+        Ok(if flat { Box::new(FlatSandbox::new(sandbox, chroot)) } else { sandbox })
+    }
+
     fn open_store(&self) -> Result<Store, CliError> {
         Ok(Store::open(&store_root(self.root.clone(), self.isolation.by_root)?)?)
     }

@@ -31,10 +31,7 @@ pub(super) fn run(context: &Context, args: &RunArgs) -> Result<ExitCode, CliErro
     let (image, layers) = get().map_err(unless_cancelled(&cancel))?;
     let top = store.stage_layer()?;
     let spec = spec(args, &image, layers, &top)?;
-    let sandbox = context
-        .isolation
-        .sandbox()
-        .map_err(|source| CliError::Read { path: "/proc/self/exe".into(), source })?;
+    let sandbox = context.sandbox(&store)?;
     run_to_end(sandbox.as_ref(), &spec, &cancel)
 }
 

@@ -12,13 +12,13 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::error::{During, SetupError, Step, displayable};
-use super::isolation::Emulation;
+use super::isolation::{Emulation, Mode as Isolation};
 use super::rootfs::{self, Scratch};
 use super::spec::{ExecSpec, Network, SandboxMount, Stdin};
 use super::target::Targets;
 use super::user::{self, User};
 use super::wire::{self, Report};
-use super::{console, etc, exec, init, privilege, sys, system};
+use super::{chroot, console, exec, init, network_files, privilege, sys, system};
 
 /// What the first process has of those outside.
 pub(super) struct Outside<'a> {
@@ -28,6 +28,8 @@ pub(super) struct Outside<'a> {
     pub(super) guardian: &'a OwnedFd,
     /// Where the listener for system calls goes, if any are to be answered.
     pub(super) teller: Option<(UnixStream, Emulation)>,
+    /// How it is to be held.
+    pub(super) mode: Isolation,
 }
 
 /// Sets the sandbox up and executes the command; returns only if that fails.
@@ -36,17 +38,13 @@ pub(super) fn run(
     stdin: Option<OwnedFd>,
     outside: Outside<'_>,
 ) -> Result<Infallible, SetupError> {
-    let Outside { socket, guardian, teller } = outside;
+    let Outside { socket, guardian, teller, mode } = outside;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    rootfs::enter_mount_namespace()?;
-    nix::unistd::sethostname(&spec.hostname).during(Step::Hostname)?;
-    if spec.network == Network::None {
-        init::start_loopback()?;
-    }
-    let (root, dev) = mount_all(spec, socket)?;
-    let terminal = if spec.terminal { Some(console::open(&dev, socket)?) } else { None };
-    drop(dev);
-    rootfs::pivot(&root)?;
+    let (root, terminal) = if mode.has_namespaces() {
+        enter_namespaces(spec, socket)?
+    } else {
+        (chroot::enter(spec)?, None)
+    };
     let user = look_up(&root, &spec.user)?;
     connect(spec, stdin, terminal, &user)?;
     rustix::process::setsid().during(Step::Streams)?;
@@ -56,10 +54,27 @@ pub(super) fn run(
     enter_directory(&root, &spec.cwd)?;
     drop(root);
     let command = exec::Command::new(spec, &user)?;
-    privilege::drop_to(spec, &user, teller)?;
+    privilege::drop_to(spec, &user, mode, teller)?;
     sys::reset_signals();
     die_with(guardian)?;
     Err(command.execute())
+}
+
+/// Makes the namespaces what the step is to see; returns its root, and its terminal if it has one.
+fn enter_namespaces(
+    spec: &ExecSpec,
+    socket: &UnixStream,
+) -> Result<(OwnedFd, Option<OwnedFd>), SetupError> {
+    rootfs::enter_mount_namespace()?;
+    nix::unistd::sethostname(&spec.hostname).during(Step::Hostname)?;
+    if spec.network == Network::None {
+        init::start_loopback()?;
+    }
+    let (root, dev) = mount_all(spec, socket)?;
+    let terminal = if spec.terminal { Some(console::open(&dev, socket)?) } else { None };
+    drop(dev);
+    rootfs::pivot(&root)?;
+    Ok((root, terminal))
 }
 
 /// Mounts the root with everything in it; returns it and its `/dev`.
@@ -72,9 +87,12 @@ fn mount_all(spec: &ExecSpec, socket: &UnixStream) -> Result<(OwnedFd, OwnedFd),
     let others = extra.iter().map(|(_, target, directory)| (*target, *directory));
     rootfs::lay_out(&points, system.into_iter().chain(files).chain(others))?;
     let place = scratch.place("root").during(Step::MountRoot)?;
-    let root = rootfs::mount_layers(&spec.rootfs, Some(&points), &place)?;
+    let root = match (&spec.rootfs.lowers[..], &spec.rootfs.upper) {
+        ([directory], None) => rootfs::bind_directory(directory, &place)?,
+        _ => rootfs::mount_layers(&spec.rootfs, Some(&points), &place)?,
+    };
 
-    let upper = spec.rootfs.upper.as_deref();
+    let upper = spec.rootfs.top();
     let mut targets = Targets { root: &root, upper, stubs: Vec::new() };
     let mounted = mount_into(spec, &mut targets, &scratch, &extra);
     if !targets.stubs.is_empty() {
@@ -95,11 +113,8 @@ fn mount_into(
     system::mount_proc(targets, spec.security, &empty)?;
     system::mount_sys(targets, spec.security, spec.network, &empty)?;
     let dev = system::mount_dev(targets, spec.shm_size)?;
-    let hosts = etc::hosts(&spec.hostname, &spec.hosts);
-    for (path, name, content) in [
-        ("/etc/hosts", "hosts", hosts),
-        ("/etc/resolv.conf", "resolv.conf", etc::resolv_conf(spec.network)),
-    ] {
+    for (path, content) in network_files(spec) {
+        let name = path.trim_start_matches("/etc/");
         let file = scratch.file(name, &content, 0o644, (0, 0)).during_on(Step::Mount, path)?;
         targets.mount(&file, Path::new(path))?;
     }

@@ -20,6 +20,13 @@ pub enum SandboxError {
         /// Each mode, with what the kernel said.
         reason: String,
     },
+    /// The root could not be copied, or what changed in it not be taken back.
+    #[error("could not copy the root file system")]
+    Copy {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A step of the set-up failed inside.
     #[error(transparent)]
     Setup(#[from] SetupError),

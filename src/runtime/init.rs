@@ -14,22 +14,22 @@ use rustix::process::{
 
 use super::emulation::Supervisor;
 use super::error::{During, SetupError, Step};
-use super::isolation::Emulation;
+use super::isolation::{Emulation, Mode};
 use super::spec::{ExecSpec, ExitStatus, Network};
 use super::sys::{Fork, fork};
 use super::wire::{self, Order, Report};
-use super::{container, sys};
+use super::{chroot, container, sys};
 
 /// Reads what is to be run from standard input, runs it, and reports on the same socket.
 pub(super) fn main() -> u8 {
     let Ok(socket) = std::io::stdin().as_fd().try_clone_to_owned() else { return 1 };
     let socket = UnixStream::from(socket);
     // Nobody to report to: mica is gone, or somebody plays with our name.
-    let Ok(Some((Order::Run { spec, emulation }, stdin))) = wire::receive(&socket) else {
+    let Ok(Some((Order::Run { spec, mode }, stdin))) = wire::receive(&socket) else {
         return 1;
     };
-    let started = start(&spec, stdin, &socket, emulation);
-    match started.and_then(|(pid, calls)| guard(pid, &socket, calls)) {
+    let started = start(&spec, stdin, &socket, mode);
+    match started.and_then(|(pid, calls)| guard(pid, &socket, calls, mode)) {
         Ok(status) => report(&socket, &Report::Exited { status }),
         Err(error) => report(&socket, &Report::Failed { error }),
     }
@@ -47,7 +47,7 @@ fn start(
     spec: &ExecSpec,
     stdin: Option<OwnedFd>,
     socket: &UnixStream,
-    emulation: Emulation,
+    mode: Mode,
 ) -> Result<(Pid, Calls), SetupError> {
     sys::close_all_at_exec().during(Step::Streams)?;
     let mut namespaces = CloneFlags::CLONE_NEWPID
@@ -57,13 +57,18 @@ fn start(
     if spec.network == Network::None {
         namespaces |= CloneFlags::CLONE_NEWNET;
     }
-    nix::sched::unshare(namespaces).during(Step::Namespaces)?;
+    if mode.has_namespaces() {
+        nix::sched::unshare(namespaces).during(Step::Namespaces)?;
+    } else {
+        // Whatever loses its parent comes here, and is found at the end.
+        nix::sys::prctl::set_child_subreaper(true).during(Step::Namespaces)?;
+    }
     // Ends when the guardian does, which the first process can't see by its parent's number.
     let (alive, guardian) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during(Step::Fork)?;
-    let (calls, teller) = match emulation {
+    let (calls, teller) = match mode.emulation() {
         Emulation::Nothing => (None, None),
-        _ => {
+        emulation => {
             let (near, far) = UnixStream::pair().during(Step::Fork)?;
             (Some((near, emulation)), Some((far, emulation)))
         }
@@ -76,7 +81,7 @@ fn start(
         }
         Fork::Child => {
             drop((guardian, calls));
-            let outside = container::Outside { socket, guardian: &alive, teller };
+            let outside = container::Outside { socket, guardian: &alive, teller, mode };
             let Err(error) = container::run(spec, stdin, outside);
             let code = report(socket, &Report::Failed { error });
             super::leave(code.max(1))
@@ -86,7 +91,12 @@ fn start(
 
 /// Waits for the first process, and ends it when mica says so or is gone; meanwhile, answers what the
 /// step asks.
-fn guard(pid: Pid, socket: &UnixStream, mut calls: Calls) -> Result<ExitStatus, SetupError> {
+fn guard(
+    pid: Pid,
+    socket: &UnixStream,
+    mut calls: Calls,
+    mode: Mode,
+) -> Result<ExitStatus, SetupError> {
     // The output has to end with the processes inside, not with their guardian.
     let null = std::fs::File::options().write(true).open("/dev/null").during(Step::Streams)?;
     nix::unistd::dup2_stdout(&null).during(Step::Streams)?;
@@ -115,12 +125,16 @@ fn guard(pid: Pid, socket: &UnixStream, mut calls: Calls) -> Result<ExitStatus, 
         let [ended, ordered, told, asked] =
             watched.map(|it| it.is_some() && answers.next().unwrap_or(false));
         if ended {
-            return status_of(pid);
+            let status = status_of(pid);
+            if !mode.has_namespaces() {
+                chroot::end_children();
+            }
+            return status;
         }
         if told && let Some((socket, emulation)) = calls.take() {
             // Without a listener, the process has failed before, and says so itself.
             if let Ok(Some((0u8, Some(listener)))) = wire::receive(&socket) {
-                supervisor = Some(Supervisor::new(listener, pid, emulation));
+                supervisor = Some(Supervisor::new(listener, pid, emulation, mode.has_namespaces()));
             }
         }
         if asked && let Some(supervisor) = &mut supervisor {

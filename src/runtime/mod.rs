@@ -18,6 +18,7 @@
 //! Dockerfile, and prints nothing.
 
 mod cancel;
+pub mod chroot;
 mod console;
 mod container;
 mod emulation;
@@ -45,6 +46,18 @@ pub use cancel::CancelToken;
 pub use error::{SandboxError, SetupError, Step};
 pub use namespace::NamespaceSandbox;
 pub use spec::{ExecSpec, ExitStatus, Network, Resource, SandboxMount, Security, Stdin, Ulimit};
+
+/// Says why overlays cannot be mounted on the file system of `directory`, if they can't: an overlay or a
+/// network file system carries none.
+pub fn overlay_error(directory: &std::path::Path) -> Option<std::io::Error> {
+    rootfs::overlay_error(directory).err()
+}
+
+/// The files about the network that a step finds in its `/etc`, with their paths.
+pub fn network_files(spec: &ExecSpec) -> [(&'static str, Vec<u8>); 2] {
+    let hosts = etc::hosts(&spec.hostname, &spec.hosts);
+    [("/etc/hosts", hosts), ("/etc/resolv.conf", etc::resolv_conf(spec.network))]
+}
 
 /// The name under which mica starts itself as a sandbox's init.
 const INIT_NAME: &str = "mica-init";

@@ -18,7 +18,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::cancel::CancelToken;
 use super::error::SandboxError;
-use super::isolation::{Emulation, Mode};
+use super::isolation::Mode;
 use super::spec::{ExecSpec, ExitStatus, Stdin};
 use super::stub::{self, Stub};
 use super::terminal::Relay;
@@ -30,13 +30,13 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How much output is read at once: what a pipe holds.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Runs processes in Linux namespaces.
+/// Runs processes in Linux namespaces; where there are none, in a chroot.
 ///
 /// Works as root and, after [`isolation::enter`](super::isolation::enter), as a plain user alike.
 #[derive(Debug)]
 pub struct NamespaceSandbox {
     program: OwnedFd,
-    emulation: Emulation,
+    mode: Mode,
 }
 
 impl NamespaceSandbox {
@@ -56,7 +56,7 @@ impl NamespaceSandbox {
         }
         // Renamed, deleted or replaced since it was started.
         let program = sealed_copy(Path::new("/proc/self/exe"))?;
-        Ok(Self { program, emulation: mode.emulation() })
+        Ok(Self { program, mode })
     }
 
     /// Like [`new`](Self::new) with another binary, whose `main` calls
@@ -65,10 +65,16 @@ impl NamespaceSandbox {
     pub fn with_program(mode: Mode, program: &Path) -> std::io::Result<Self> {
         // A container could reach the binary that started it by /proc/1/exe and overwrite it
         // (CVE-2019-5736); through a detached read-only mount, nobody can.
+        if !mode.has_namespaces() {
+            // A chroot has no /proc to reach it by.
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+            let program = rustix::fs::open(program, flags, rustix::fs::Mode::empty())?;
+            return Ok(Self { program, mode });
+        }
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let program = open_tree(rustix::fs::CWD, program, flags)?;
         sys::mount_setattr(&program, sys::RDONLY, false)?;
-        Ok(Self { program, emulation: mode.emulation() })
+        Ok(Self { program, mode })
     }
 }
 
@@ -93,13 +99,13 @@ impl Sandbox for NamespaceSandbox {
         if cancel.is_cancelled() {
             return Err(SandboxError::Cancelled);
         }
-        let mut run = Run::start(&self.program, spec, self.emulation)
+        let mut run = Run::start(&self.program, spec, self.mode)
             .map_err(|source| SandboxError::Spawn { source })?;
         let watched = run.watch(output, cancel);
         drop(run.socket);
         let _reaped = run.child.wait();
-        if let Some(upper) = &spec.rootfs.upper {
-            stub::remove(upper, &run.stubs);
+        if let Some(top) = spec.rootfs.top() {
+            stub::remove(top, &run.stubs);
         }
         watched.map_err(|source| SandboxError::Spawn { source })?;
         match run.end {
@@ -124,7 +130,7 @@ struct Run {
 }
 
 impl Run {
-    fn start(program: &OwnedFd, spec: &ExecSpec, emulation: Emulation) -> std::io::Result<Self> {
+    fn start(program: &OwnedFd, spec: &ExecSpec, mode: Mode) -> std::io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
             .arg0(INIT_NAME)
@@ -146,7 +152,7 @@ impl Run {
         };
         let stdin = std::io::stdin();
         let inherited = (spec.stdin == Stdin::Inherit && !spec.terminal).then(|| stdin.as_fd());
-        let order = Order::Run { spec: Box::new(spec.clone()), emulation };
+        let order = Order::Run { spec: Box::new(spec.clone()), mode };
         if let Err(error) = wire::send(&run.socket, &order, inherited) {
             drop(run.socket);
             run.child.kill()?;

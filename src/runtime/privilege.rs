@@ -9,11 +9,11 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::error::{During, SetupError, Step};
-use super::isolation::Emulation;
+use super::isolation::{Emulation, Mode};
 use super::seccomp::{self, Profile};
 use super::spec::{ExecSpec, Resource, Security, Ulimit};
 use super::user::User;
-use super::{sys, wire};
+use super::{chroot, sys, wire};
 
 /// Docker's default capabilities: `00000000a80425fb`.
 const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
@@ -44,6 +44,7 @@ const OPEN_FILES: rlim_t = 1 << 20;
 pub(super) fn drop_to(
     spec: &ExecSpec,
     user: &User,
+    mode: Mode,
     teller: Option<(UnixStream, Emulation)>,
 ) -> Result<(), SetupError> {
     set_limits(&spec.ulimits)?;
@@ -52,7 +53,14 @@ pub(super) fn drop_to(
     let _none = sys::join_new_session_keyring();
     let sandboxed = spec.security == Security::Sandbox;
     let emulation = teller.as_ref().map_or(Emulation::Nothing, |(_, emulation)| *emulation);
-    let profile = if sandboxed { Profile::Default } else { Profile::Open };
+    let (profile, capabilities) = match (mode.has_namespaces(), sandboxed) {
+        (true, true) => (Profile::Default, CAPABILITIES),
+        (true, false) => (Profile::Open, CapabilitySet::all()),
+        (false, _) => {
+            chroot::shut_in()?;
+            (Profile::Shared, CAPABILITIES - CapabilitySet::SYS_CHROOT - CapabilitySet::MKNOD)
+        }
+    };
     if sandboxed || emulation != Emulation::Nothing {
         let program = seccomp::program(profile, emulation);
         let listener = sys::load_filter(&program, teller.is_some()).during(Step::Filter)?;
@@ -61,7 +69,7 @@ pub(super) fn drop_to(
         }
     }
     if sandboxed {
-        limit_bounding_set()?;
+        limit_bounding_set(capabilities)?;
     }
     let groups: Vec<Gid> =
         std::iter::once(user.gid).chain(user.groups.iter().copied()).map(Gid::from_raw).collect();
@@ -70,17 +78,17 @@ pub(super) fn drop_to(
     nix::unistd::setresgid(gid, gid, gid).during(Step::Identity)?;
     nix::unistd::setresuid(uid, uid, uid).during(Step::Identity)?;
     let held = rustix::thread::capabilities(None).during(Step::Capabilities)?;
-    let kept = if sandboxed { held.permitted & CAPABILITIES } else { held.permitted };
+    let kept = held.permitted & capabilities;
     let sets =
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).during(Step::Capabilities)
 }
 
 /// What leaves the bounding set never comes back, not even through a setuid program.
-fn limit_bounding_set() -> Result<(), SetupError> {
+fn limit_bounding_set(kept: CapabilitySet) -> Result<(), SetupError> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
-        if CAPABILITIES.contains(capability) {
+        if kept.contains(capability) {
             continue;
         }
         match rustix::thread::remove_capability_from_bounding_set(capability) {

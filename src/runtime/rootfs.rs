@@ -162,6 +162,14 @@ fn make(layer: &OwnedFd, path: &Path, directory: bool) -> Result<(), SetupError>
     }
 }
 
+/// Mounts a directory on `place`, to be written.
+pub(super) fn bind_directory(directory: &Path, place: &Path) -> Result<OwnedFd, SetupError> {
+    let opened = open_directory(directory)?;
+    let mount = clone_tree(&opened, false).during_on(Step::MountRoot, directory)?;
+    sys::mount_setattr(&mount, sys::NODEV, false).during_on(Step::MountRoot, directory)?;
+    attach_to_path(mount, place).during_on(Step::MountRoot, directory)
+}
+
 /// Mounts an overlay of layers on `place`, over the additional lowest directory `base` if any.
 pub(super) fn mount_layers(
     layers: &Overlay,
@@ -196,6 +204,27 @@ pub(super) fn mount_layers(
         other => other.and_then(|mount| attach_to_path(mount, place)),
     };
     mounted.during_on(Step::MountRoot, path)
+}
+
+/// Tries whether the file system of `directory` carries overlays, unless it is known to.
+pub(super) fn overlay_error(directory: &Path) -> std::io::Result<()> {
+    // ext4, xfs, btrfs, tmpfs, f2fs.
+    const KNOWN: &[i64] = &[0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010];
+    if KNOWN.contains(&rustix::fs::statfs(directory)?.f_type) {
+        return Ok(());
+    }
+    let place = tempfile::Builder::new().prefix("overlay-").tempdir_in(directory)?;
+    let open = |name: &str| {
+        let path = place.path().join(name);
+        std::fs::create_dir(&path)?;
+        Ok::<_, std::io::Error>(open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    };
+    let (lower, upper) = (open("lower")?, (open("upper")?, open("work")?));
+    match configure(&[&lower], Some(&upper), Naming::Descriptor) {
+        Err(Errno::INVAL) => configure(&[&lower], Some(&upper), Naming::Path),
+        other => other,
+    }?;
+    Ok(())
 }
 
 fn attach_to_path(mount: OwnedFd, place: &Path) -> rustix::io::Result<OwnedFd> {

@@ -172,6 +172,61 @@ pub(super) fn answer_with_descriptor(
     )
 }
 
+/// Lets this thread and its children reach nothing but what is below `root`, and signal nobody but each
+/// other, as far as the kernel's Landlock knows how. Needs `no_new_privs`.
+pub(super) fn restrict_to(root: impl AsFd) -> io::Result<()> {
+    #[repr(C)]
+    struct Ruleset {
+        files: u64,
+        network: u64,
+        scoped: u64,
+    }
+    #[repr(C, packed)]
+    struct Beneath {
+        allowed: u64,
+        parent: i32,
+    }
+    const VERSION: u32 = 1;
+    const RULE_BENEATH: u32 = 1;
+    const SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS: u64 = 3;
+    // SAFETY: with this flag the kernel reads no attributes and returns a number.
+    let version = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, VERSION)
+    };
+    check(version)?;
+    // How many rights over files each version knows.
+    let rights = match version {
+        1 => 13,
+        2 => 14,
+        3 | 4 => 15,
+        _ => 16,
+    };
+    let files = (1 << rights) - 1;
+    let scoped = if version >= 6 { SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS } else { 0 };
+    let ruleset = Ruleset { files, network: 0, scoped };
+    // Older kernels know the first field, then the first two.
+    let size = match version {
+        1..=3 => 8,
+        4 | 5 => 16,
+        _ => size_of::<Ruleset>(),
+    };
+    // SAFETY: the kernel reads `size` bytes of a struct that is as long and outlives the call.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const ruleset, size, 0) };
+    check(fd)?;
+    let fd = i32::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: what the kernel returned is a new descriptor that nobody else has.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let rule = Beneath { allowed: files, parent: root.as_fd().as_raw_fd() };
+    let ruleset = fd.as_raw_fd();
+    // SAFETY: the kernel reads one packed struct that outlives the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_landlock_add_rule, ruleset, RULE_BENEATH, &raw const rule, 0)
+    })?;
+    // SAFETY: takes a descriptor and no memory.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) })
+}
+
 /// Marks every descriptor but the standard streams to be closed at execve.
 ///
 /// Rust opens nothing else, but whoever started mica may have left some open for it.

@@ -33,7 +33,7 @@ const MASKED_IN_SYS: &[&str] = &["firmware", "devices/virtual/powercap", "fs/sel
 /// What can be read but not written, relative to `/proc`.
 const READ_ONLY_IN_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// The device nodes, with their numbers: a host's file of that name may be anything.
-const DEVICES: &[(&str, u32, u32)] = &[
+pub(super) const DEVICES: &[(&str, u32, u32)] = &[
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),

@@ -19,7 +19,7 @@ use rustix::net::{
 };
 
 use super::error::{SetupError, Step};
-use super::isolation::Emulation;
+use super::isolation::Mode;
 use super::spec::{ExecSpec, ExitStatus, Network, Resource, SandboxMount, Security, Stdin, Ulimit};
 use super::stub::Stub;
 use super::user::UserError;
@@ -32,7 +32,7 @@ const FRAME_LIMIT: u32 = 256 << 20;
 #[derive(Debug)]
 pub(super) enum Order {
     /// Run this; the attached descriptor, if any, is the process's standard input.
-    Run { spec: Box<ExecSpec>, emulation: Emulation },
+    Run { spec: Box<ExecSpec>, mode: Mode },
     /// End it gently if it listens, at once if it can't.
     Terminate,
     /// End it now.
@@ -185,7 +185,7 @@ macro_rules! wire {
 }
 
 wire! { number: u8, u32, u64, i32, i64 }
-wire! { listed: Step, Resource, Emulation }
+wire! { listed: Step, Resource }
 wire! { struct
     Overlay { lowers, upper, work }
     ExecSpec {
@@ -196,7 +196,7 @@ wire! { struct
     Stub { path, directory, device, inode, accessed, modified }
 }
 wire! { enum
-    Order { 0 Run { spec spec, emulation emulation } 1 Terminate {} 2 Kill {} }
+    Order { 0 Run { spec spec, mode mode } 1 Terminate {} 2 Kill {} }
     Report {
         0 Terminal {}
         1 Stubs { stubs stubs }
@@ -208,6 +208,7 @@ wire! { enum
         1 Tmpfs { target target, size size, mode mode, read_only read_only }
         2 File { content content, target target, mode mode, uid uid, gid gid }
     }
+    Mode { 0 Root {} 1 UserNamespace { ids ids } 2 Chroot {} 3 None {} }
     Network { 0 Host {} 1 None {} }
     Security { 0 Sandbox {} 1 Insecure {} }
     Stdin { 0 Null {} 1 Inherit {} }
@@ -349,11 +350,10 @@ mod tests {
             gid: 2,
         });
         let (near, far) = UnixStream::pair().expect("a socket pair");
-        let emulation = Emulation::Owners;
-        send(&near, &Order::Run { spec: Box::new(spec.clone()), emulation }, None)
-            .expect("to send");
+        let mode = Mode::UserNamespace { ids: 7 };
+        send(&near, &Order::Run { spec: Box::new(spec.clone()), mode }, None).expect("to send");
         let (order, _) = receive::<Order>(&far).expect("to receive").expect("a frame");
-        let Order::Run { spec: received, emulation: Emulation::Owners } = order else {
+        let Order::Run { spec: received, mode: Mode::UserNamespace { ids: 7 } } = order else {
             panic!("{order:?}")
         };
         assert_eq!(format!("{received:?}"), format!("{spec:?}"));

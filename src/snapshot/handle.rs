@@ -8,7 +8,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    self as sys, AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
+    self as sys, AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+    XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -187,6 +188,14 @@ impl Handle {
     /// Sets the modification time of the directory itself.
     pub fn set_own_mtime(&self, mtime: Timestamp) -> io::Result<()> {
         Ok(sys::futimens(&self.0, &mtime_only(mtime))?)
+    }
+
+    /// Changes nothing but when the directory was last changed.
+    pub(crate) fn touch(&self) -> io::Result<()> {
+        let time = |nanos| Timespec { tv_sec: 0, tv_nsec: nanos };
+        let times =
+            Timestamps { last_access: time(UTIME_NOW), last_modification: time(UTIME_OMIT) };
+        Ok(sys::futimens(&self.0, &times)?)
     }
 
     /// Takes access lists off the directory: they are the host's, and would be handed down to

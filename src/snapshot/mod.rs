@@ -9,7 +9,7 @@
 //! | meaning | on disk |
 //! |---|---|
 //! | a file, directory, link, … of the layer | itself, with owner, mode, times and xattrs |
-//! | `NAME` of a lower layer is gone (whiteout) | a character device 0:0 called `NAME` |
+//! | `NAME` of a lower layer is gone (whiteout) | a character device 0:0 called `NAME`, or a stub of one |
 //! | nothing of the lower directory shows (opaque) | the xattr `user.overlay.opaque` = `y` |
 //! | a device or an owner that this user cannot make | the xattr `user.mica.stat`, see [`Stub`] |
 //! | such an owner of a link, pipe or socket | the xattr `user.mica.links` of its directory |
@@ -25,6 +25,7 @@
 //! through a symbolic link: those are read and followed by us, inside the root.
 
 mod attributes;
+mod checkout;
 mod copy;
 mod dirs;
 mod error;
@@ -41,6 +42,7 @@ mod view;
 mod view_walk;
 
 pub use attributes::Attributes;
+pub use checkout::Checkout;
 pub use copy::{Copied, copy_file};
 pub use error::{Escaped, SnapshotError};
 pub use handle::{Handle, Walk, WalkEvent};

@@ -248,6 +248,17 @@ impl UpperDir {
         if made {
             return self.set_on_name(name, kind, attributes);
         }
+        self.stand_in(name, kind, rdev, attributes)
+    }
+
+    /// Makes a [`Stub`] of a device, in place of whatever `name` was, unless that is a directory.
+    pub(crate) fn stand_in(
+        &self,
+        name: &OsStr,
+        kind: Kind,
+        rdev: (u32, u32),
+        attributes: &Attributes,
+    ) -> Result<()> {
         let file = self.place(name, || self.open_new(name, 0o600))?;
         set_device_stub(&file, kind, rdev, attributes)
             .map_err(|errno| self.failed("make", name, errno.into()))
@@ -291,7 +302,7 @@ impl UpperDir {
         check_name(name)?;
         let failed = |error: io::Error| self.failed("copy", name, error);
         let is_dir = || SnapshotError::IsADirectory { path: self.0.path.join(name) };
-        match self.0.handle.stat(name).map_err(failed)? {
+        match self.0.handle.metadata(name).map_err(failed)? {
             Some(metadata) if metadata.is_dir() => return Err(is_dir()),
             Some(metadata) if metadata.is_whiteout() => return Err(failed(Errno::NOENT.into())),
             Some(_) => return Ok(()),
@@ -326,7 +337,7 @@ impl UpperDir {
         let failed = |error| self.failed("remove", name, error);
         check_name(name)?;
         self.0.shared.changed();
-        match self.0.handle.stat(name).map_err(failed)? {
+        match self.0.handle.metadata(name).map_err(failed)? {
             Some(metadata) if metadata.is_whiteout() => return Ok(()),
             Some(_) => {
                 remove_tree(&self.0.handle, name).map_err(failed)?;
@@ -358,9 +369,17 @@ impl UpperDir {
     }
 
     fn make_whiteout(&self, name: &OsStr) -> Result<()> {
-        let kind = Kind::CharDevice.file_type();
-        sys::mknodat(&self.0.handle, name, kind, Mode::empty(), Stub::device((0, 0)))
-            .map_err(|errno| self.failed("make a whiteout for", name, errno.into()))
+        let failed = |errno: Errno| self.failed("make a whiteout for", name, errno.into());
+        let kind = Kind::CharDevice;
+        let device = Stub::device((0, 0));
+        match sys::mknodat(&self.0.handle, name, kind.file_type(), Mode::empty(), device) {
+            // An overlay keeps these for itself, and can't be a part of another overlay anyway.
+            Err(Errno::PERM) => {
+                let file = self.open_new(name, 0o600).map_err(failed)?;
+                set_device_stub(&file, kind, (0, 0), &Attributes::default()).map_err(failed)
+            }
+            made => made.map_err(failed),
+        }
     }
 
     /// Hides all that lower layers have in this directory; what the topmost layer has stays.

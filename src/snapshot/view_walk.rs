@@ -33,6 +33,19 @@ impl<'a> ViewWalk<'a> {
         Ok(Self { view, levels })
     }
 
+    /// Begins below a directory of the view.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn below(view: &'a View, dir: &Entry) -> Result<Self> {
+        Ok(Self { view, levels: vec![view.read_dir(dir)?.into_iter()] })
+    }
+
+    /// Leaves out what is in the directory that began last; it does not end, either.
+    pub fn skip(&mut self) {
+        self.levels.pop();
+    }
+
     /// Goes on; `None` at the end.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod archives;
 mod build;
 mod cache;
 mod check;
+mod chroot;
 mod concurrent;
 mod context;
 mod env;

@@ -102,6 +102,8 @@ pub(super) struct Supervisor {
     listener: OwnedFd,
     first: Pid,
     emulation: Emulation,
+    /// Whether the step has a mount namespace of its own.
+    namespaces: bool,
     inside: Option<Inside>,
 }
 
@@ -115,11 +117,13 @@ struct Inside {
 
 impl Inside {
     /// Takes this process, the guardian, into the mount namespace of the step's first process.
-    fn enter(first: Pid, emulation: Emulation) -> std::io::Result<Self> {
+    fn enter(first: Pid, emulation: Emulation, namespaces: bool) -> std::io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
-        let process = pidfd_open(first, PidfdFlags::empty())?;
-        setns(&process, CloneFlags::CLONE_NEWNS)?;
+        if namespaces {
+            let process = pidfd_open(first, PidfdFlags::empty())?;
+            setns(&process, CloneFlags::CLONE_NEWNS)?;
+        }
         let calls = seccomp::numbers().filter_map(|(name, audit, number)| {
             let call = Call::named(name).filter(|call| call.needed_for(emulation))?;
             let narrow = audit == AUDIT_I386 && !name.ends_with("32") && call.has_old_ids();
@@ -133,8 +137,13 @@ impl Inside {
 }
 
 impl Supervisor {
-    pub(super) fn new(listener: OwnedFd, first: Pid, emulation: Emulation) -> Self {
-        Self { listener, first, emulation, inside: None }
+    pub(super) fn new(
+        listener: OwnedFd,
+        first: Pid,
+        emulation: Emulation,
+        namespaces: bool,
+    ) -> Self {
+        Self { listener, first, emulation, namespaces, inside: None }
     }
 
     /// Ready for reading when a call waits.
@@ -160,7 +169,10 @@ impl Supervisor {
         let inside = match &mut self.inside {
             Some(inside) => inside,
             // Whoever waits is there, and so is the first process.
-            none => none.insert(Inside::enter(self.first, emulation).map_err(|_| Unanswered)?),
+            none => {
+                let entered = Inside::enter(self.first, emulation, self.namespaces);
+                none.insert(entered.map_err(|_| Unanswered)?)
+            }
         };
         let data = &notification.data;
         let number = data.nr.cast_unsigned();

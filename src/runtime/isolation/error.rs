@@ -42,6 +42,12 @@ pub enum IsolationError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Root has no right to a chroot.
+    #[error("no chroot is allowed here: chroot: {}", told(source))]
+    NoChroot {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The user has no subordinate ids.
     #[error("`{user}` has no subordinate ids in `{file}`")]
     NoSubordinateIds {
@@ -97,6 +103,7 @@ impl IsolationError {
                  outer container without its AppArmor profile"
                     .to_owned()
             }
+            Self::NoChroot { .. } => "give the container `--cap-add SYS_CHROOT`".to_owned(),
             Self::NoSubordinateIds { user, .. } => {
                 format!(
                     "as root: `usermod --add-subuids 100000-165535 --add-subgids \
@@ -118,6 +125,7 @@ impl IsolationError {
             Self::NoMounts { source }
             | Self::NoUserNamespaces { source, .. }
             | Self::PowerlessNamespace { source }
+            | Self::NoChroot { source }
             | Self::System { source } => source.raw_os_error(),
             _ => None,
         }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `root` | root that may mount | a mount namespace of its own, so the host sees none of its mounts |
 //! | `userns` | whoever may have a user namespace | that, inside one: with many ids, or with one alone |
+//! | `chroot` | root that may do neither | a chroot on a copy of the files |
 //! | `none` | anybody else | no step can run; everything else works |
 //!
 //! Modes are tried in this order, by doing what they need. Each one that is not taken leaves a
@@ -35,6 +36,8 @@ pub enum Mode {
         /// How many ids an image may use.
         ids: u32,
     },
+    /// Root that may neither mount nor unshare: steps run in a chroot.
+    Chroot,
     /// Whoever started mica, held by nothing: it runs no steps.
     None,
 }
@@ -54,10 +57,19 @@ impl Mode {
                 "steps run in a user namespace with {ids} ids of yours, and can do nothing that \
                  you can't"
             ),
+            Self::Chroot => "steps run in a chroot on a copy of their files, held by fewer \
+                 capabilities and a system call filter; they have this container's network, host \
+                 name and process numbers"
+                .to_owned(),
             Self::None => "this machine allows no isolation: images can be built without RUN, \
                  pulled, pushed and saved"
                 .to_owned(),
         }
+    }
+
+    /// Whether mounts and namespaces can be made.
+    pub fn has_namespaces(self) -> bool {
+        matches!(self, Self::Root | Self::UserNamespace { .. })
     }
 
     /// What of a step's system calls is answered by mica.
@@ -65,7 +77,7 @@ impl Mode {
         match self {
             Self::Root | Self::None => Emulation::Nothing,
             Self::UserNamespace { ids: 1 } => Emulation::Owners,
-            Self::UserNamespace { .. } => Emulation::Devices,
+            Self::UserNamespace { .. } | Self::Chroot => Emulation::Devices,
         }
     }
 }
@@ -75,6 +87,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::Root => "root",
             Self::UserNamespace { .. } => "userns",
+            Self::Chroot => "chroot",
             Self::None => "none",
         })
     }
@@ -91,10 +104,6 @@ pub(super) enum Emulation {
     Owners,
 }
 
-impl Emulation {
-    pub(super) const ALL: &[Self] = &[Self::Nothing, Self::Devices, Self::Owners];
-}
-
 /// Which mode is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Request {
@@ -105,6 +114,8 @@ pub enum Request {
     Root,
     /// [`Mode::UserNamespace`] or an error.
     UserNamespace,
+    /// [`Mode::Chroot`] or an error.
+    Chroot,
 }
 
 /// The mode that was taken, and those that were not.
@@ -119,13 +130,15 @@ pub struct Isolation {
 }
 
 impl Isolation {
-    /// Prepares what runs steps in this mode.
+    /// Prepares what runs steps in this mode. In a chroot, it needs roots of one directory.
     ///
     /// # Errors
     /// The kernel is older than 5.12, or mounts are forbidden here.
     pub fn sandbox(&self) -> io::Result<Box<dyn Sandbox>> {
         Ok(match self.mode {
-            Mode::Root | Mode::UserNamespace { .. } => Box::new(NamespaceSandbox::new(self.mode)?),
+            Mode::Root | Mode::UserNamespace { .. } | Mode::Chroot => {
+                Box::new(NamespaceSandbox::new(self.mode)?)
+            }
             Mode::None => Box::new(NoSandbox::new(&self.declined)),
         })
     }
@@ -177,6 +190,7 @@ type Way = fn(&mut Vec<Declined>) -> Result<Mode, IsolationError>;
 const WAYS: &[(&str, Request, Way)] = &[
     ("root", Request::Root, |_| enter_mounts()),
     ("userns", Request::UserNamespace, userns::enter),
+    ("chroot", Request::Chroot, |_| enter_chroot()),
 ];
 
 fn enter_mounts() -> Result<Mode, IsolationError> {
@@ -189,6 +203,20 @@ fn enter_mounts() -> Result<Mode, IsolationError> {
         .and_then(|()| seclude())
         .map(|()| Mode::Root)
         .map_err(|source| IsolationError::NoMounts { source })
+}
+
+fn enter_chroot() -> Result<Mode, IsolationError> {
+    let uid = rustix::process::geteuid();
+    if !uid.is_root() {
+        return Err(IsolationError::NotRoot { uid: uid.as_raw() });
+    }
+    // Into where it is: that changes nothing and needs the same right.
+    rustix::process::chroot("/")
+        .map_err(|error| IsolationError::NoChroot { source: error.into() })?;
+    // Steps have the same user: without this, they could read mica's memory.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(io::Error::from)?;
+    Ok(Mode::Chroot)
 }
 
 /// Mounts of the host still arrive, ours never leave.

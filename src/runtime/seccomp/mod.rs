@@ -25,6 +25,9 @@ const UNKNOWN: Decision = Decision::Return(libc::SECCOMP_RET_ERRNO | libc::ENOSY
 /// that only old networks spoke.
 const FAMILIES: &[(u32, u32)] =
     &[(0, 11), (13, 18), (21, 22), (24, 24), (26, 33), (35, 36), (39, 39), (41, 45)];
+/// Calls that read, change or take from other processes.
+const LOOKING_INTO_OTHERS: &[&str] =
+    &["kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev", "ptrace"];
 /// What `personality` may be set to: Linux, 32 bit, without random addresses, both; or asked.
 const PERSONALITIES: &[(u32, u32)] =
     &[(0, 0), (8, 8), (0x20000, 0x20000), (0x20008, 0x20008), (u32::MAX, u32::MAX)];
@@ -57,6 +60,8 @@ enum Decision {
 pub(super) enum Profile {
     /// Docker's default profile.
     Default,
+    /// The same where processes outside have the same ids and numbers: without what looks into others.
+    Shared,
     /// Everything is allowed: only calls that mica answers are of interest.
     Open,
 }
@@ -114,6 +119,7 @@ fn decisions(
 ) -> Vec<(u32, Decision)> {
     let mut calls: Vec<(u32, Decision)> = numbers()
         .filter(|(_, audit, _)| *audit == architecture.audit)
+        .filter(|(name, ..)| profile != Profile::Shared || !LOOKING_INTO_OTHERS.contains(name))
         .map(|(name, _, number)| (number, told(name, emulation)))
         .collect();
     if profile == Profile::Open {
