@@ -7,6 +7,7 @@
 
 mod cancel;
 mod error;
+mod legible;
 mod proxy;
 mod resolver;
 mod tls;
@@ -21,6 +22,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 pub use cancel::Cancelled;
 use cancel::{Lookup, Opener};
 pub use error::HttpError;
+use legible::{Legible, reason};
 use proxy::Proxies;
 use resolver::PublicResolver;
 pub use resolver::is_local;
@@ -28,7 +30,7 @@ pub use tls::{ClientCertificate, TlsOptions};
 use ureq::http;
 use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
-use ureq::{Agent, SendBody, Timeout};
+use ureq::{Agent, SendBody};
 pub use url::Url;
 pub(crate) use url::decode as percent_decode;
 
@@ -262,7 +264,7 @@ impl Client {
             status: parts.status.as_u16(),
             url: step.url.clone(),
             headers: parts.headers,
-            body: Box::new(Legible { body: body.into_reader(), cancelled: self.cancelled.clone() }),
+            body: Box::new(Legible::new(body.into_reader(), self.cancelled.clone())),
         })
     }
 
@@ -406,59 +408,6 @@ fn retry_after(value: &str) -> Option<Duration> {
 pub fn parse_date(text: &str) -> Option<i64> {
     let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
     Some(time.as_second())
-}
-
-fn reason(err: &ureq::Error) -> String {
-    match err {
-        ureq::Error::Io(err) => {
-            let tls = err.get_ref().and_then(|inner| inner.downcast_ref());
-            match (tls, err.kind()) {
-                (Some(tls), _) => tls_reason(tls),
-                (None, io::ErrorKind::UnexpectedEof) => "the connection broke off".to_owned(),
-                _ => err.to_string(),
-            }
-        }
-        ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite) => "it fell silent".to_owned(),
-        ureq::Error::Timeout(phase) => format!("it takes too long ({phase})"),
-        ureq::Error::Rustls(err) => tls_reason(err),
-        err => err.to_string(),
-    }
-}
-
-/// A body whose errors are said in our words.
-struct Legible {
-    body: ureq::BodyReader<'static>,
-    cancelled: Cancelled,
-}
-
-impl Read for Legible {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.body.read(buffer) {
-            // A connection that we broke looks like one that ends in order.
-            Ok(0) | Err(_) if self.cancelled.is() => Err(io::Error::other("cancelled")),
-            Ok(read) => Ok(read),
-            Err(err) => {
-                let kind = err.kind();
-                Err(io::Error::new(kind, reason(&ureq::Error::from(err))))
-            }
-        }
-    }
-}
-
-fn tls_reason(err: &rustls::Error) -> String {
-    use rustls::{CertificateError, InvalidMessage};
-    match err {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "its certificate is not signed by anybody who is trusted here".to_owned()
-        }
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            error::NO_TLS.to_owned()
-        }
-        rustls::Error::AlertReceived(alert) => {
-            format!("{}{alert:?}", error::TURNED_AWAY)
-        }
-        err => err.to_string(),
-    }
 }
 
 fn sleep(time: Duration, cancelled: &Cancelled) {
