@@ -239,6 +239,18 @@ const PULLS: &[Case<Pushed>] = &[
         let challenge = "Bearer realm=\"file:///etc/passwd\"";
         world.registry.always(MANIFEST, refusal.header("WWW-Authenticate", challenge));
     }),
+    Case::new("a mirror that is not there", |world, _| mirror(world, "127.0.0.1:1")),
+    Case::new("a mirror with other bytes", |world, pushed| {
+        mirror(world, &world.elsewhere.host);
+        let files = [("one", "first"), ("two", &"x".repeat(40_000))];
+        let copy = world.elsewhere.push("app", "1", &files);
+        assert_eq!(copy.digest, pushed.digest);
+        world.elsewhere.plan(&layer(pushed), 1, Fault::Garble);
+    }),
+    Case::new("a mirror that is tired", |world, _| {
+        mirror(world, &world.elsewhere.host);
+        (0..ALWAYS).for_each(|_| world.elsewhere.plan("GET", 1, Fault::Answer(503, "")));
+    }),
     Case::new("the name is not there", |world, _| {
         world.registry.always(MANIFEST, Reply::error(404, "MANIFEST_UNKNOWN", "manifest unknown"));
     }),
@@ -247,6 +259,13 @@ const PULLS: &[Case<Pushed>] = &[
 fn redirect(world: &World, pushed: &Pushed, to: &str) {
     let to = format!("{}{to}", world.elsewhere.url());
     world.registry.always(&layer(pushed), Reply::new(307, "").header("Location", &to));
+}
+
+fn mirror(world: &World, host: &str) {
+    let settings =
+        format!("[registry.\"{}\"]\nmirrors = [\"http://{host}\"]\n", world.registry.host);
+    env::write(&world.env.path("home/.config/mica"), "config.toml", &settings);
+    world.env.give(&world.env.path("home"));
 }
 
 fn logged_in(world: &World) {

@@ -1,6 +1,5 @@
 //! Builds and containers that are stopped: by a signal, by the one that cannot be caught.
 
-use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -192,20 +191,48 @@ fn ctrl_c_stops_a_build_that_waits_for_a_registry() {
         registry.plan(silent, 1, Fault::Stall(0));
         let text = format!("FROM base\nCOPY --from={} / /\n", registry.name("app:1"));
         let context = env.dockerfile(&text);
-        let mut command = env.command([OsStr::new("build"), context.as_os_str()]);
-        let mut child =
-            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("to start mica");
-        let mut asked = Vec::new();
-        wait_until("the question", || {
-            asked.extend(registry.asked());
-            asked.iter().any(|line| line.contains(silent))
-        });
-        let began = Instant::now();
-        let mut stderr = child.stderr.take().expect("a pipe");
-        let (code, said) = end(&mut child, &mut stderr, Signal::SIGINT);
-        assert!(began.elapsed() < Duration::from_secs(2), "{silent}: {:?}", began.elapsed());
+        let context = context.to_str().expect("UTF-8");
+        let (code, said, took) = interrupted(&env, &registry, silent, &["build", context]);
+        assert!(took < Duration::from_secs(2), "{silent}: {took:?}");
         assert_eq!(code, Some(130), "{silent}: {said}");
     }
+}
+
+#[test]
+fn ctrl_c_stops_a_push_that_waits_for_a_registry() {
+    let Some(env) = crate::env::bare() else { return };
+    for silent in ["POST", "PUT"] {
+        let registry = Registry::start();
+        let name = registry.name("app:1");
+        let context = env.context(&[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "a")]);
+        env.id_of(&context, &["-t", &name]);
+        registry.plan(silent, 1, Fault::Stall(0));
+        let (code, said, took) = interrupted(&env, &registry, silent, &["push", &name]);
+        assert!(took < Duration::from_secs(2), "{silent}: {took:?}");
+        assert_eq!(code, Some(130), "{silent}: {said}");
+        assert_eq!(registry.names(), [""; 0]);
+    }
+}
+
+/// Stops mica by Ctrl-C once the registry was asked something, and tells how it ended and when.
+fn interrupted(
+    env: &TestEnv,
+    registry: &Registry,
+    question: &str,
+    args: &[&str],
+) -> (Option<i32>, String, Duration) {
+    let mut command = env.command(args);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("to start mica");
+    let mut asked = Vec::new();
+    wait_until(question, || {
+        asked.extend(registry.asked());
+        asked.iter().any(|line| line.contains(question))
+    });
+    let began = Instant::now();
+    let mut stderr = child.stderr.take().expect("a pipe");
+    let (code, said) = end(&mut child, &mut stderr, Signal::SIGINT);
+    (code, said, began.elapsed())
 }
 
 /// Bytes that were kept and are not right, as after a loss of power, are fetched anew.
@@ -225,7 +252,9 @@ fn what_was_kept_is_not_believed() {
         env.mica(["pull", &name]).success();
         assert_eq!(arrived(&env, layer), 0);
         env.mica(["rmi", &name]).success();
+        std::fs::write(folder.join(layer.digest.hex()), &kept).expect("to write");
         env.mica(["system", "prune"]).success();
+        assert_eq!(arrived(&env, layer), 0);
     }
 }
 

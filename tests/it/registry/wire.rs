@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+/// How long who stalls says nothing: longer than any test waits.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// What goes wrong with a question or its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -23,7 +26,7 @@ pub(crate) enum Fault {
     Flip,
     /// The connection breaks off after so many bytes of the answer.
     Break(usize),
-    /// Nothing more comes after so many bytes of the answer.
+    /// Nothing more comes after so many bytes of the answer; with 0 of them, no answer at all.
     Stall(usize),
     /// The answer goes on for ever.
     Endless,
@@ -181,6 +184,10 @@ impl Line {
         let Reply { mut status, mut headers, mut body } = reply;
         match fault {
             Some(Fault::Cut(_) | Fault::Mute) => return None,
+            Some(Fault::Stall(0)) => {
+                std::thread::sleep(SILENCE);
+                return None;
+            }
             Some(Fault::Garble) => body[0] ^= 1,
             Some(Fault::Short) => drop(body.pop()),
             _ => {}
@@ -212,7 +219,7 @@ impl Line {
             }
             Some(Fault::Stall(at)) => {
                 self.send(&body[..at])?;
-                std::thread::sleep(Duration::from_secs(30));
+                std::thread::sleep(SILENCE);
                 None
             }
             _ => self.send(&body),
