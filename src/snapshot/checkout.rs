@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::io::Errno;
 
 use super::{
@@ -43,17 +44,23 @@ struct Mark {
     ino: u64,
     changed: Timestamp,
     is_dir: bool,
+    /// When it was made, of a directory: numbers are given again.
+    born: Option<(i64, u32)>,
 }
 
 impl Mark {
     fn of(entry: &Entry) -> Self {
         let it = entry.metadata();
-        Self { dev: it.dev, ino: it.ino, changed: it.ctime, is_dir: it.is_dir() }
+        let (flags, wanted) = (AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME);
+        let born = it.is_dir().then(|| statx(entry.parent_fd(), entry.name(), flags, wanted).ok());
+        let born = born.flatten().map(|it| (it.stx_btime.tv_sec, it.stx_btime.tv_nsec));
+        Self { dev: it.dev, ino: it.ino, changed: it.ctime, is_dir: it.is_dir(), born }
     }
 
     /// Whether two directories are the same one.
     fn is_same_dir(self, other: Self) -> bool {
-        self.is_dir && other.is_dir && (self.dev, self.ino) == (other.dev, other.ino)
+        let same = (self.dev, self.ino, self.born) == (other.dev, other.ino, other.born);
+        self.is_dir && other.is_dir && same
     }
 }
 
