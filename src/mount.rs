@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 /// A file system tree made of layer directories.
 ///
-/// One lower directory without an upper one is that directory itself.
+/// One lower directory without an upper one is that directory itself: as a root, it is written to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Overlay {
     /// Immutable layer directories, the topmost first.
     pub lowers: Vec<PathBuf>,
-    /// Where changes go; `None` makes the tree read-only.
+    /// Where changes go; without it, several directories are read-only.
     pub upper: Option<PathBuf>,
     /// The kernel's scratch directory, on the file system of `upper` and needed exactly with it.
     pub work: Option<PathBuf>,

@@ -157,7 +157,7 @@ fn bind_escape(env: &Env) {
         step.spec.mounts = vec![bind(Overlay::directory(&host), path, "/m", false)];
         env.run(&step.spec).expect_err(path);
     }
-    for target in ["/", "/../..", "/proc/self/fd/9", "/proc/self/root"] {
+    for target in ["/", "/../..", "/proc/self/fd/0", "/proc/self/root"] {
         let mut step = env.step("true");
         step.spec.mounts = vec![tmpfs(target)];
         env.run(&step.spec).expect_err(target);
@@ -167,7 +167,8 @@ fn bind_escape(env: &Env) {
 
 fn read_only_root(env: &Env) {
     let mut step = env.step("echo x > /x || echo refused; cat /etc/hosts >/dev/null && ls -d /new");
-    step.spec.rootfs = Overlay::directory(env.layer());
+    let lowers = vec![env.fresh(), env.layer()];
+    step.spec.rootfs = Overlay { lowers, upper: None, work: None };
     step.spec.mounts = vec![tmpfs("/new")];
     let before = tree(&env.layer());
     assert_eq!(env.expect(&step), "refused\n/new\n");
