@@ -185,7 +185,7 @@ impl From<&Stat> for Metadata {
 /// an empty file takes the device's place, or the file keeps its maker as owner, and the xattr
 /// [`Stub::XATTR`] tells the truth: `MODE UID GID MAJOR:MINOR`, the mode octal and with the file
 /// type's bits, the rest decimal. Readers of this module see the truth only. What can have no xattr
-/// (links, pipes, sockets) is in the list of its directory, see [`Owners`](super::owners::Owners).
+/// (links, pipes, sockets) is in the list of its directory, see `owners`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stub {
     /// File type and permissions, as `st_mode` has them.
