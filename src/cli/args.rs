@@ -471,7 +471,7 @@ pub(super) struct PushArgs {
     /// How layers are compressed that are not yet
     #[arg(long, value_enum, default_value = "gzip")]
     pub compression: CompressionArg,
-    /// How hard they are compressed [default: 6 for gzip, 3 for zstd]
+    /// How hard they are compressed [default: 1 for gzip, 3 for zstd]
     #[arg(long, value_name = "N")]
     pub compression_level: Option<u32>,
     /// Compress layers anew that are compressed in another way

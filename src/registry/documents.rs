@@ -120,6 +120,14 @@ fn read_document(
     Ok(Document { descriptor: Descriptor::of(media_type, &bytes), bytes })
 }
 
+/// The whole of a small answer that has no digest: a list.
+pub(super) fn read_small(what: &str, response: Response) -> Result<Vec<u8>, RegistryError> {
+    let mut bytes = Vec::new();
+    let read = response.into_body().take(MAX_DOCUMENT_BYTES).read_to_end(&mut bytes);
+    read.map_err(|err| RegistryError::Wrong { what: what.to_owned(), reason: err.to_string() })?;
+    Ok(bytes)
+}
+
 /// What a document says itself that it is: some servers know no types.
 fn own_type(bytes: &[u8]) -> Option<MediaType> {
     #[derive(serde::Deserialize)]

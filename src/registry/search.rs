@@ -1,14 +1,12 @@
 //! What a registry has, by a word: its search where it offers one, else its catalog.
 
-use std::io::Read;
-
 use serde::Deserialize;
 
 use super::auth::{Access, Form};
 use super::client::{Call, Repository, Target};
+use super::documents::read_small;
 use super::error::RegistryError;
-use crate::http::{HttpError, Response, Url};
-use crate::oci::MAX_DOCUMENT_BYTES;
+use crate::http::{HttpError, Url};
 
 /// Where Docker Hub answers searches, which is not where its images are.
 const DOCKER_HUB_SEARCH: &str = "https://index.docker.io";
@@ -85,7 +83,7 @@ fn by_search(
     if !is_hub && response.status != 200 {
         return Ok(None);
     }
-    let body = read(&what, registry.success(&call, response)?)?;
+    let body = read_small(&what, registry.success(&call, response)?)?;
     let Ok(answer) = serde_json::from_slice::<Answer>(&body) else {
         // A page for people, for example.
         let reason = "its answer is no list of images".to_owned();
@@ -121,7 +119,7 @@ fn by_catalog(
         }
         let response = registry.success(&call, response)?;
         let next = response.headers("link").find_map(next_page).map(|link| response.url.join(link));
-        let body = read(&what, response)?;
+        let body = read_small(&what, response)?;
         let wrong =
             |reason: &str| RegistryError::Wrong { what: what.clone(), reason: reason.to_owned() };
         let page: Page = serde_json::from_slice(&body)
@@ -143,14 +141,6 @@ fn by_catalog(
         }
     }
     Ok(found)
-}
-
-/// The whole of a small answer.
-fn read(what: &str, response: Response) -> Result<Vec<u8>, RegistryError> {
-    let mut bytes = Vec::new();
-    let read = response.into_body().take(MAX_DOCUMENT_BYTES).read_to_end(&mut bytes);
-    read.map_err(|err| RegistryError::Wrong { what: what.to_owned(), reason: err.to_string() })?;
-    Ok(bytes)
 }
 
 /// Where the next page is, by a `Link` header (RFC 8288).

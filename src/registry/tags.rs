@@ -1,13 +1,11 @@
 //! The tags of a repository: which there are, and away with them.
 
-use std::io::Read;
-
 use serde::Deserialize;
 
 use super::auth::Access;
 use super::client::{Call, Repository, Target};
+use super::documents::read_small;
 use super::error::RegistryError;
-use crate::oci::MAX_DOCUMENT_BYTES;
 
 /// So many tags are asked for at once, and so often.
 const PAGE: usize = 1000;
@@ -53,11 +51,9 @@ impl Repository<'_> {
             Err(RegistryError::NotFound { .. }) => return Ok(Vec::new()),
             answer => answer?,
         };
-        let wrong = |reason: String| RegistryError::Wrong { what: what.clone(), reason };
-        let mut bytes = Vec::new();
-        let mut body = response.into_body().take(MAX_DOCUMENT_BYTES);
-        body.read_to_end(&mut bytes).map_err(|err| wrong(err.to_string()))?;
-        let page: Page = serde_json::from_slice(&bytes).map_err(|err| wrong(err.to_string()))?;
+        let bytes = read_small(&what, response)?;
+        let page: Page = serde_json::from_slice(&bytes)
+            .map_err(|err| RegistryError::Wrong { what, reason: err.to_string() })?;
         Ok(page.tags.unwrap_or_default())
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::publish::sync_dir;
+use super::publish::{give_name, sync_dir};
 use super::{Store, StoreError, remove};
 use crate::layer::Packed;
 use crate::oci::{ChainId, Descriptor, DiffId, Digest};
@@ -224,12 +224,7 @@ impl Store {
         }
         self.flush()?;
         for (path, name) in written {
-            match fs::hard_link(&path, &name) {
-                Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(StoreError::io("make", &name)(err));
-                }
-                _ => fs::remove_file(&path).map_err(StoreError::io("remove", &path))?,
-            }
+            give_name(&path, &name)?;
         }
         sync_dir(&self.path().join("chains"))
     }

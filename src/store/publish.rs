@@ -133,14 +133,7 @@ impl Store {
     fn name_blob(&self, blob: &StagedBlob) -> Result<(), StoreError> {
         fs::set_permissions(&blob.path, fs::Permissions::from_mode(0o444))
             .map_err(StoreError::io("change the mode of", &blob.path))?;
-        let name = self.blob_path(blob.digest);
-        match fs::hard_link(&blob.path, &name) {
-            Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::io("make", &name)(err));
-            }
-            _ => {}
-        }
-        fs::remove_file(&blob.path).map_err(StoreError::io("remove", &blob.path))
+        give_name(&blob.path, &self.blob_path(blob.digest))
     }
 
     /// Replaces `path` by a file of `bytes`, durably and at once.
@@ -158,6 +151,16 @@ impl Store {
     pub(super) fn new_scratch(&self, kind: &str) -> PathBuf {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         self.scratch(&format!("{kind}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+/// Gives a flushed file its name. Where there is that name, it says what the file says.
+pub(super) fn give_name(staged: &Path, name: &Path) -> Result<(), StoreError> {
+    match fs::hard_link(staged, name) {
+        Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
+            Err(StoreError::io("make", name)(err))
+        }
+        _ => fs::remove_file(staged).map_err(StoreError::io("remove", staged)),
     }
 }
 
