@@ -71,6 +71,7 @@
 //!         cancel: &CancelToken::new()?,
 //!         now: &jiff::Timestamp::now,
 //!         jobs: 4,
+//!         since: None,
 //!     };
 //!     let built = builder::build(&request, &services)?;
 //!     store.tag(&"app:latest".parse()?, &built.image)?;

@@ -4,7 +4,7 @@ use super::lower::Lowered;
 use super::snapshot::Snapshot;
 use super::{BuildError, BuildRequest, Services};
 use crate::cache::{SharedIndex, Step};
-use crate::oci::{Descriptor, MediaType};
+use crate::oci::{Descriptor, History, MediaType};
 use crate::store::Image;
 
 /// Writes the image of a build.
@@ -38,6 +38,7 @@ pub(super) fn assemble(
     // An instruction without a layer was done when the layer before it was; the first ones, when
     // the base was made.
     let (old, new) = config.history.split_at_mut(base_history);
+    merge_history(new, created.len());
     let mut last = old.iter().rev().find_map(|entry| entry.created.clone());
     let first = || match request.epoch {
         Some(epoch) => jiff::Timestamp::from_second(epoch).unwrap_or_default().to_string(),
@@ -57,4 +58,16 @@ pub(super) fn assemble(
     let (image, blobs) = store.stage_image(config, layers)?;
     store.publish(blobs, Vec::new())?;
     Ok(image)
+}
+
+/// Of the instructions whose layers were made one, the last has it.
+fn merge_history(entries: &mut [History], layers: usize) {
+    let count = entries.iter().filter(|entry| !entry.empty_layer).count();
+    let mut surplus = count.saturating_sub(layers);
+    for entry in entries {
+        if surplus > 0 && !entry.empty_layer {
+            entry.empty_layer = true;
+            surplus -= 1;
+        }
+    }
 }

@@ -22,6 +22,7 @@ mod secrets;
 mod snapshot;
 mod solver;
 mod sources;
+mod squash;
 
 pub use context::BuildContext;
 pub use error::BuildError;
@@ -83,6 +84,8 @@ pub struct Services<'a> {
     pub now: &'a (dyn Fn() -> jiff::Timestamp + Sync),
     /// How many steps run at once.
     pub jobs: usize,
+    /// Steps that were made before this are done anew.
+    pub since: Option<jiff::Timestamp>,
 }
 
 impl<'a> Services<'a> {
@@ -168,6 +171,11 @@ pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildRes
     let (snapshot, steps) = match target {
         Some(target) => solver.solve(target, request.options.inline_cache)?,
         None => Default::default(),
+    };
+    let snapshot = if request.options.squash {
+        squash::squash(&snapshot, lowered.base_layers.len(), services.store)?
+    } else {
+        snapshot
     };
     for (number, context) in request.contexts.iter().enumerate() {
         context.files.save(&services.store.scratch(&format!("files-{number}")));

@@ -87,6 +87,20 @@ impl Snapshot {
         Self(Some(layer))
     }
 
+    /// What lies below the topmost `count` layers.
+    pub(super) fn below(&self, count: usize) -> Self {
+        self.layers().nth(count).cloned().map_or_else(Self::default, |layer| Self(Some(layer)))
+    }
+
+    /// When the topmost layer was made.
+    pub(super) fn created(&self) -> String {
+        match self.top().map(|layer| &layer.state) {
+            Some(State::Stored(record, _)) => record.created.clone().unwrap_or_default(),
+            Some(State::Fresh(fresh)) => fresh.created.clone(),
+            None => String::new(),
+        }
+    }
+
     /// The layers, topmost first.
     pub(super) fn layers(&self) -> impl Iterator<Item = &Arc<Layer>> {
         std::iter::successors(self.0.as_ref(), |layer| layer.below.0.as_ref())

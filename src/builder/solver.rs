@@ -288,17 +288,30 @@ impl<'a> Solver<'a> {
     /// The step that was done for a key, if the store knows what it made.
     fn step(&self, key: CacheKey) -> Result<Option<Step>, BuildError> {
         let services = self.services;
+        // A record may outlive its layers.
+        let is_good = |step: &Step| -> Result<bool, BuildError> {
+            Ok(services.store.layer(step.chain)?.is_some_and(|layer| self.is_young(&layer)))
+        };
         if let Some(step) = services.cache.get(key)
-            // Else the record has outlived its layers.
-            && services.store.layer(step.chain)?.is_some()
+            && is_good(&step)?
         {
             return Ok(Some(step));
         }
-        let found = services.shared.and_then(|shared| shared.find(key));
-        if let Some(step) = &found {
-            self.remember(step)?;
+        let Some(step) = services.shared.and_then(|shared| shared.find(key)) else {
+            return Ok(None);
+        };
+        if !is_good(&step)? {
+            return Ok(None);
         }
-        Ok(found)
+        self.remember(&step)?;
+        Ok(Some(step))
+    }
+
+    /// Whether a layer was made late enough to be used again.
+    fn is_young(&self, layer: &LayerRecord) -> bool {
+        let Some(since) = self.services.since else { return true };
+        let created = layer.created.as_deref().and_then(|time| time.parse().ok());
+        created.is_none_or(|created: jiff::Timestamp| created >= since)
     }
 
     fn remember(&self, step: &Step) -> Result<(), BuildError> {

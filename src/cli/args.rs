@@ -232,6 +232,9 @@ pub(super) struct BuildArgs {
     pub call: String,
     #[command(flatten)]
     pub docker: super::build::docker::DockerFlags,
+    /// What only other tools' flags ask for.
+    #[arg(skip)]
+    pub extra: super::build::extra::Extra,
     /// Write the image's ID to a file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,

@@ -4,10 +4,11 @@ mod cache;
 mod call;
 mod contexts;
 mod credentials;
-mod csv;
+pub(super) mod csv;
 mod deliver;
 pub(super) mod docker;
-mod fields;
+pub(super) mod extra;
+pub(super) mod fields;
 pub(super) mod flags;
 pub(super) mod input;
 mod outputs;
@@ -47,12 +48,12 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
     let platform = pull::platform(args.platform.as_deref())?;
     let outputs = outputs::parse(args, &names, &platform)?;
     let cancel = super::signals::cancel_token()?;
-    let registries = pull::registries(args.tls_verify, &cancel);
+    let registries = pull::registries_with(args.tls_verify, args.extra.registries.clone(), &cancel);
     let store = context.open_fetching_store(&registries)?;
     let named = contexts::named(&args.build_context, Some(&store), &platform)?;
     let (secrets, agents) = (credentials::secrets(&args.secret)?, credentials::ssh(&args.ssh)?);
     let mut build_args = flags::build_args(&args.build_arg, args.source_date_epoch.as_deref())?;
-    let shared = cache::parse(&args.cache_from, &args.cache_to, &build_args)?;
+    let shared = shared_cache(args, &build_args)?;
     let access = Access { store: &store, secrets: &secrets, cancel: &cancel };
     let keep_git_dir = flags::keeps_git_dir(&build_args);
     let input = input::open(args, &named.others, access, keep_git_dir)?;
@@ -91,12 +92,29 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
         image: &result.image,
         epoch: request.epoch,
         platform: &request.options.platform,
+        forgives_immutable: args.extra.forgives_immutable,
         stop: &stop,
     };
     let mut delivered = delivery.deliver(&outputs).map_err(unless_cancelled(&cancel))?;
     delivered.said.splice(0..0, said);
+    if let Some(digests) = &args.extra.digests {
+        digests.write(&names, delivery.digest(&delivered, digests.compressed)?)?;
+    }
     tell(args, &outputs, &result.image.id().to_string(), &delivered)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The shared caches that were asked for.
+fn shared_cache(
+    args: &BuildArgs,
+    build_args: &builder::BuildArgs,
+) -> Result<cache::CacheFlags, CliError> {
+    let shared = cache::parse(&args.cache_from, &args.cache_to, build_args)?;
+    if shared.inline && args.docker.squashes() {
+        let why = "`--squash` leaves no layers that an inline cache could hold";
+        return Err(CliError::Usage(why.to_owned()));
+    }
+    Ok(shared)
 }
 
 /// What a build is done with.
@@ -140,6 +158,7 @@ impl Tools<'_> {
             cancel: self.cancel,
             now: &jiff::Timestamp::now,
             jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
+            since: args.extra.cache_since,
         };
         let warn = |text: &str| progress.event(&Event::Warning { vertex: None, text });
         let mut said = Vec::new();
@@ -229,5 +248,6 @@ fn options(
         shm_size: args.shm_size.as_deref().map(flags::bytes).transpose()?.flatten(),
         ulimits: args.ulimit.iter().map(|limit| flags::ulimit(limit)).collect::<Result<_, _>>()?,
         inline_cache: false,
+        squash: args.docker.squashes(),
     })
 }

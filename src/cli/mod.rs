@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod error;
 mod images;
+mod kaniko;
 mod login;
 mod progress;
 mod pull;
@@ -17,6 +18,7 @@ mod signals;
 mod system;
 mod ui;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,9 +36,15 @@ use crate::store::Store;
 /// command line or a Dockerfile that is not understood, 130 when it was interrupted; `mica run` gives
 /// the status of the command that it ran.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words: Vec<_> = std::env::args_os().collect();
+    let cli = if kaniko::is_called(words.first().map(OsString::as_os_str)) {
+        kaniko::parse(&words)
+    } else {
+        Cli::try_parse_from(words).map_err(|err| report::usage(&err))
+    };
+    let cli = match cli {
         Ok(cli) => cli,
-        Err(err) => return report::usage(&err),
+        Err(code) => return code,
     };
     match dispatch(cli) {
         Ok(code) => code,

@@ -9,15 +9,24 @@ use crate::builder::{BuildError, Images};
 use crate::http::Limits;
 use crate::oci::{Descriptor, Platform, Reference};
 use crate::registry::credentials::Credentials;
-use crate::registry::settings::Settings;
+use crate::registry::settings::{Overrides, Settings};
 use crate::registry::{Found, Registries, RegistryError};
 use crate::runtime::CancelToken;
 use crate::store::{Fetched, Image, Named, Store};
 
 /// The registries, as settings and credentials have them. Neither is read before one is needed.
 pub(super) fn registries(tls_verify: Option<bool>, cancel: &CancelToken) -> Arc<Registries> {
+    registries_with(tls_verify, Overrides::default(), cancel)
+}
+
+/// The same, with what counts more than settings.
+pub(super) fn registries_with(
+    tls_verify: Option<bool>,
+    overrides: Overrides,
+    cancel: &CancelToken,
+) -> Arc<Registries> {
     let cancel = cancel.clone();
-    let settings = move || Ok(Settings::load()?.tls_verify(tls_verify));
+    let settings = move || Ok(Settings::load()?.overridden(&overrides).tls_verify(tls_verify));
     let cancelled = move || cancel.is_cancelled();
     let credentials = Credentials::of_environment();
     Arc::new(Registries::new(settings, credentials, Limits::default(), cancelled))

@@ -13,20 +13,32 @@ use crate::snapshot::{Attributes, Kind, NewFile, SnapshotError, Timestamp, Upper
 /// How an archive is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Whether `.wh.` names delete, as in a layer. Otherwise they are refused: as files of an archive
-    /// they could not be stored in a layer.
-    pub whiteouts: bool,
+    /// What `.wh.` names mean.
+    pub whiteouts: Whiteouts,
     /// Who is to own everything, instead of the owners in the archive.
     pub owner: Option<(u32, u32)>,
     /// The permissions that everything but links is to have, instead of those in the archive.
     pub mode: Option<u32>,
 }
 
+/// What the `.wh.` names of an archive mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// Nothing, and they are refused: as files of an archive they could not be stored in a layer.
+    Refused,
+    /// They delete what lower layers have, and nothing of the one that is unpacked.
+    Lower,
+    /// They delete what is there: the archive is another layer that becomes part of this one.
+    All,
+}
+
 impl Options {
     /// A layer of an image.
-    pub const LAYER: Self = Self { whiteouts: true, owner: None, mode: None };
+    pub const LAYER: Self = Self { whiteouts: Whiteouts::Lower, owner: None, mode: None };
+    /// A layer that is added to another one.
+    pub const MERGED: Self = Self { whiteouts: Whiteouts::All, owner: None, mode: None };
     /// An archive of files.
-    pub const ARCHIVE: Self = Self { whiteouts: false, owner: None, mode: None };
+    pub const ARCHIVE: Self = Self { whiteouts: Whiteouts::Refused, owner: None, mode: None };
 }
 
 /// What was unpacked.
@@ -96,7 +108,8 @@ impl Unpacker<'_> {
         self.applied.entries += 1;
         let path = clean(&member.path);
         let refused = |reason| LayerError::Refused { path: path.clone(), reason };
-        if !self.options.whiteouts && leads_out(&member.path) {
+        let whiteouts = self.options.whiteouts;
+        if whiteouts == Whiteouts::Refused && leads_out(&member.path) {
             return Err(refused(Refusal::Outside));
         }
         let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
@@ -108,7 +121,7 @@ impl Unpacker<'_> {
             return Err(refused(Refusal::TooDeep));
         }
         if path.iter().any(|part| part.as_bytes().starts_with(WHITEOUT)) {
-            if !self.options.whiteouts {
+            if whiteouts == Whiteouts::Refused {
                 return Err(refused(Refusal::Unrepresentable));
             }
             if path.iter().any(is_aufs) {
@@ -121,11 +134,17 @@ impl Unpacker<'_> {
                 return Err(refused(Refusal::Whiteout));
             }
             let dir = self.parent(parent, member.attributes.mtime)?;
-            return match (name.as_bytes(), gone) {
-                (OPAQUE, _) => dir.make_opaque().map_err(|error| unpack_error(&path, error)),
-                (_, b"" | b"." | b"..") => Err(refused(Refusal::Whiteout)),
-                _ => dir.whiteout(OsStr::from_bytes(gone)).map_err(|e| unpack_error(&path, e)),
+            let gone = OsStr::from_bytes(gone);
+            let done = match (name.as_bytes(), whiteouts) {
+                (OPAQUE, Whiteouts::All) => dir.clear(),
+                (OPAQUE, _) => dir.make_opaque(),
+                _ if ["", ".", ".."].iter().any(|none| gone == *none) => {
+                    return Err(refused(Refusal::Whiteout));
+                }
+                (_, Whiteouts::All) => dir.remove(gone),
+                _ => dir.whiteout(gone),
             };
+            return done.map_err(|error| unpack_error(&path, error));
         }
         self.override_attributes(&mut member);
         let dir = self.parent(parent, member.attributes.mtime)?;

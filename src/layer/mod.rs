@@ -26,7 +26,7 @@ mod tests;
 mod times;
 
 pub use ahead::{Ahead, read_ahead};
-pub use apply::{Applied, Options, apply};
+pub use apply::{Applied, Options, Whiteouts, apply};
 pub use compress::{Compression, Encoder, Format, decoder, open_archive};
 pub use error::{LayerError, Malformed, Refusal};
 pub use gzip::GzipEncoder;

@@ -53,6 +53,7 @@ pub use lines::Comment;
 pub use mount::{Mount, MountKey, MountOption, MountSpec, MountType, Sharing, boolean, size};
 pub use span::Span;
 
+pub(crate) use duration::nanoseconds;
 pub(crate) use suggest::nearest;
 
 use lines::{Line, Reader};

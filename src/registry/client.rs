@@ -205,6 +205,9 @@ impl Registries {
             endpoints.retain(|endpoint| endpoint.is_mirror || endpoint.base == base);
         }
         endpoints.retain(|endpoint| with_mirrors || !endpoint.is_mirror);
+        if self.settings()?.only_mirrors() && endpoints.iter().any(|endpoint| endpoint.is_mirror) {
+            endpoints.retain(|endpoint| endpoint.is_mirror);
+        }
         let is_last_own = |at: usize| at + 1 == endpoints.len();
         let keep: Vec<bool> = endpoints
             .iter()
@@ -247,7 +250,8 @@ impl Repository<'_> {
         with_mirrors: bool,
         take: impl Fn(Response) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
-        self.ask(call, with_mirrors, take)
+        let only_mirrors = self.registries.settings()?.only_mirrors();
+        self.ask(call, with_mirrors || only_mirrors, take)
     }
 
     fn ask<T>(
@@ -287,19 +291,18 @@ impl Repository<'_> {
     ) -> Result<Response, RegistryError> {
         let registries = self.registries;
         let base = parse_url(&endpoint.base)?;
+        let name = format!("{}{}", endpoint.prefix, self.name);
         let url = match &call.target {
             Target::Host(path) => parse_url(&format!("{}/{path}", endpoint.base))?,
             Target::Registry(path) => parse_url(&format!("{}/v2/{path}", endpoint.base))?,
-            Target::Repository(path) => {
-                parse_url(&format!("{}/v2/{}/{path}", endpoint.base, self.name))?
-            }
+            Target::Repository(path) => parse_url(&format!("{}/v2/{name}/{path}", endpoint.base))?,
             Target::Url(url) => url.clone(),
         };
         let kind = if is_last { Kind::Registry } else { Kind::Probe };
         let client = registries.client(&endpoint.tls, kind);
         let own_host = base.host_and_port();
         let host = if endpoint.is_mirror { host_of(&own_host) } else { &self.host };
-        let scopes = call.access.scopes(&self.name);
+        let scopes = call.access.scopes(&name);
         let site = Site { base: &base, host, scopes: &scopes, what: &call.what };
         let is_own = url.same_origin(&base);
         let mut authorization = if is_own { registries.authorization(&site)? } else { None };

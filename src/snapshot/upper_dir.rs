@@ -391,6 +391,16 @@ impl UpperDir {
         Ok(())
     }
 
+    /// Removes all that is in this directory, of whatever layer.
+    pub fn clear(&self) -> Result<()> {
+        let failed = |error| SnapshotError::io("empty", self.path(), error);
+        for name in self.0.handle.names().map_err(failed)? {
+            remove_tree(&self.0.handle, &name).map_err(failed)?;
+            self.0.handle.set_owner_of(&name, None).map_err(failed)?;
+        }
+        self.make_opaque()
+    }
+
     /// Gives the directory itself other attributes; its time is set by [`Upper::finish`](super::Upper::finish).
     pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
         let failed = |errno| SnapshotError::io("set the owner or mode of", self.path(), errno);

@@ -79,6 +79,10 @@ impl SavedImage {
                     let gone = format!("{below}{gone}");
                     let inside = format!("{gone}/");
                     files.retain(|path, _| *path != gone && !path.starts_with(&inside));
+                } else if layer[path].kind != tar::EntryType::Directory {
+                    // What takes the place of a directory ends what is in it.
+                    let inside = format!("{path}/");
+                    files.retain(|path, _| !path.starts_with(&inside));
                 }
             }
             let added = layer.iter().filter(|(path, _)| {

@@ -19,6 +19,7 @@ mod import;
 mod instructions;
 mod interrupt;
 mod isolation;
+mod kaniko;
 mod login;
 mod named_contexts;
 mod outputs;

@@ -85,6 +85,8 @@ pub struct Options {
     pub ulimits: Vec<(String, u64, u64)>,
     /// Whether the image's config gets the keys of its layers.
     pub inline_cache: bool,
+    /// Whether one layer is made of all that the build puts on its base.
+    pub squash: bool,
 }
 
 impl Default for Options {
@@ -104,6 +106,7 @@ impl Default for Options {
             shm_size: None,
             ulimits: Vec::new(),
             inline_cache: false,
+            squash: false,
         }
     }
 }

@@ -39,7 +39,7 @@ pub(in crate::builder) fn open_upper(
 }
 
 /// A folder of the store.
-pub(super) fn open(path: &Path) -> Result<Handle, BuildError> {
+pub(in crate::builder) fn open(path: &Path) -> Result<Handle, BuildError> {
     Handle::open(path).map_err(|source| {
         SnapshotError::Io { action: "open", path: path.to_owned(), source }.into()
     })

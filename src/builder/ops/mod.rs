@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub(super) use chmod::is_clause as is_symbolic_clause;
-pub(super) use make_dir::open_upper;
+pub(super) use make_dir::{open as open_layer, open_upper};
 use select::Source;
 
 use super::graph::{Op, Reads, Tree, Vertex, VertexId, What};

@@ -23,6 +23,15 @@ pub(super) fn fields(text: &str) -> Result<Vec<String>, &'static str> {
     }
 }
 
+/// A field as it is written so that it is read as this text.
+pub(in crate::cli) fn quoted(field: &str) -> String {
+    if field.contains([',', '"']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
 /// What stands up to the closing quote, and what follows it.
 fn quoted_field(text: &str) -> Result<(String, &str), &'static str> {
     let mut field = String::new();
@@ -59,5 +68,8 @@ mod tests {
         check("\"a", None);
         check("a\"b\"", None);
         check("\"a\"b", None);
+        for text in ["a=b", "a=b,c", "a=\"b\"", "\"", ""] {
+            assert_eq!(fields(&quoted(text)).ok(), Some(vec![text.to_owned()]), "{text}");
+        }
     }
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::outputs::{Archive, ArchiveTo, Destination, Output, Pushed, Stored};
+use super::outputs::{Archive, ArchiveTo, Compressed, Destination, Output, Pushed, Stored};
 use crate::builder::BuildError;
 use crate::cli::{CliError, push, ui};
 use crate::export::{self, ExportError, Options, rootfs};
 use crate::layer;
-use crate::oci::{Descriptor, Platform, Reference};
+use crate::oci::{Descriptor, Digest, MediaTypes, Platform, Reference};
 use crate::registry::Registries;
 use crate::store::{Image, Store};
 
@@ -22,6 +22,8 @@ pub(super) struct Delivery<'a> {
     /// Seconds since 1970.
     pub(super) epoch: Option<i64>,
     pub(super) platform: &'a Platform,
+    /// Whether a tag that a registry never moves is left where it is.
+    pub(super) forgives_immutable: bool,
     /// Whether to stop.
     pub(super) stop: export::Stop<'a>,
 }
@@ -33,6 +35,8 @@ pub(super) struct Delivered {
     pub(super) said: Vec<String>,
     /// Of the first image: what `--metadata-file` holds.
     metadata: Option<Value>,
+    /// That of the manifest, in a registry if it was pushed, else in an archive.
+    digest: Option<Digest>,
 }
 
 impl Delivered {
@@ -62,6 +66,26 @@ impl Delivered {
 }
 
 impl Delivery<'_> {
+    /// The digest of the image's manifest where it went, or where it would have if it had been pushed.
+    pub(super) fn digest(
+        &self,
+        delivered: &Delivered,
+        compressed: Compressed,
+    ) -> Result<Digest, CliError> {
+        if let Some(digest) = delivered.digest {
+            return Ok(digest);
+        }
+        let options = self.options(compressed, None);
+        let images = [(Vec::new(), self.image.clone())];
+        let saved = export::save(self.store, &images, &options, &mut io::sink())?;
+        Ok(saved[0].digest)
+    }
+
+    fn options(&self, compressed: Compressed, words: Option<MediaTypes>) -> Options<'_> {
+        let Compressed { compression, level, force } = compressed;
+        Options { compression, level, force, words, stop: self.stop, ..Options::oci() }
+    }
+
     /// Makes all outputs, those of the store last: whoever finds the name finds the rest too.
     pub(super) fn deliver(&self, outputs: &[Output]) -> Result<Delivered, CliError> {
         self.deliver_all(outputs).map_err(|err| {
@@ -133,14 +157,7 @@ impl Delivery<'_> {
         pushed: &Pushed,
         delivered: &mut Delivered,
     ) -> Result<Descriptor, CliError> {
-        let options = Options {
-            compression: pushed.compressed.compression,
-            level: pushed.compressed.level,
-            force: pushed.compressed.force,
-            words: stored.words,
-            stop: self.stop,
-            ..Options::oci()
-        };
+        let options = self.options(pushed.compressed, stored.words);
         let mut descriptor = image.manifest.descriptor();
         let mut left: Vec<&Reference> = stored.names.iter().collect();
         while let Some(first) = left.first().copied() {
@@ -152,8 +169,15 @@ impl Delivery<'_> {
             let tags: Vec<String> = tags.map(str::to_owned).collect();
             let target =
                 push::Target { store: self.store, registries: self.registries, name: first };
-            descriptor = target.push(image, &tags, &options, &|_| {})?;
             let shown = first.familiar_repository();
+            descriptor = match target.push(image, &tags, &options, &|_| {}) {
+                Err(err) if self.forgives_immutable && is_immutable(&err) => {
+                    delivered.said.push(format!("{shown} has an immutable tag, which stays"));
+                    continue;
+                }
+                pushed => pushed?,
+            };
+            delivered.digest = Some(descriptor.digest);
             if tags.is_empty() {
                 delivered.said.push(format!("pushed {shown}@{}", descriptor.digest));
             }
@@ -167,13 +191,9 @@ impl Delivery<'_> {
     fn archive(&self, archive: &Archive, delivered: &mut Delivered) -> Result<(), CliError> {
         let options = Options {
             docker_files: archive.docker_files,
-            compression: archive.compressed.compression,
-            level: archive.compressed.level,
-            force: archive.compressed.force,
-            words: Some(archive.words),
             annotations: archive.annotations.manifest.clone(),
             descriptor_annotations: archive.annotations.descriptor.clone(),
-            stop: self.stop,
+            ..self.options(archive.compressed, Some(archive.words))
         };
         let names = &archive.names;
         let mut descriptor = match &archive.to {
@@ -192,6 +212,7 @@ impl Delivery<'_> {
                 saved.remove(0)
             }
         };
+        delivered.digest.get_or_insert(descriptor.digest);
         descriptor.annotations.extend(archive.annotations.descriptor.clone());
         delivered.image(self, &descriptor, names);
         Ok(())
@@ -216,6 +237,18 @@ impl Delivery<'_> {
         }
         Ok(())
     }
+}
+
+/// What registries say of a tag that they never move: Google's and Amazon's.
+const IMMUTABLE: [&str; 2] = [
+    "The repository has enabled tag immutability",
+    "cannot be overwritten because the repository is immutable",
+];
+
+fn is_immutable(err: &CliError) -> bool {
+    let CliError::Push { source, .. } = err else { return false };
+    let said = source.to_string();
+    IMMUTABLE.iter().any(|words| said.contains(words))
 }
 
 fn shown(path: &Path) -> String {

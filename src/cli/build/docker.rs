@@ -46,8 +46,10 @@ pub(in crate::cli) struct DockerFlags {
     cgroup_parent: Option<String>,
     #[arg(long, hide = true)]
     security_opt: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    squash: Option<String>,
+    /// Make one layer of all that the build puts on its base
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL")]
+    pub(in crate::cli) squash: Option<String>,
     #[arg(long, hide = true)]
     provenance: Option<String>,
     #[arg(long, hide = true)]
@@ -85,8 +87,13 @@ impl DockerFlags {
         ]
     }
 
+    /// Whether the build's layers become one.
+    pub(super) fn squashes(&self) -> bool {
+        self.squash.as_deref().is_some_and(wants)
+    }
+
     /// What is refused, and why if it was given.
-    fn refused(&self) -> [(&'static str, Option<&'static str>); 6] {
+    fn refused(&self) -> [(&'static str, Option<&'static str>); 5] {
         let because = |given: bool, why| given.then_some(why);
         let attestations = "mica makes no attestations";
         let attested = self.attest.iter().any(|text| !is_disabled(text));
@@ -96,13 +103,6 @@ impl DockerFlags {
             (
                 "--security-opt",
                 because(!self.security_opt.is_empty(), "steps are held as the Dockerfile says"),
-            ),
-            (
-                "--squash",
-                because(
-                    self.squash.as_deref().is_some_and(wants),
-                    "copy the result into a stage of its own instead",
-                ),
             ),
             ("--provenance", because(self.provenance.as_deref().is_some_and(wants), attestations)),
             ("--sbom", because(self.sbom.as_deref().is_some_and(wants), attestations)),
@@ -144,14 +144,13 @@ mod tests {
     fn what_changes_nothing_is_taken() {
         check(&["--rm", "--force-rm=false", "--compress", "--disable-content-trust", "-D"], None);
         check(&["-m", "1g", "--memory-swap", "-1", "-c", "5", "--cpu-quota", "-1"], None);
-        check(&["--provenance=false", "--sbom", "false", "--squash=0"], None);
+        check(&["--provenance=false", "--sbom", "false", "--squash"], None);
         check(&["--attest", "type=sbom,disabled=true", "--builder", "x"], None);
     }
 
     #[test]
     fn what_would_be_missed_is_refused() {
         for (flag, value) in [
-            ("--squash", None),
             ("--provenance", Some("mode=max")),
             ("--sbom", Some("true")),
             ("--attest", Some("type=sbom")),

@@ -122,6 +122,14 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// How layers are compressed, as fields say it that were written with `flag`.
+pub(in crate::cli) fn compressed(
+    flag: &'static str,
+    fields: &[String],
+) -> Result<Compressed, CliError> {
+    Fields::of(flag, &fields.join(","), fields.to_vec())?.compressed()
+}
+
 /// A flag that cannot mean what was written.
 pub(super) fn wrong(flag: &str, text: &str, why: &str) -> CliError {
     CliError::Usage(format!("`{flag} {}`: {why}", text.escape_debug()))

@@ -38,7 +38,10 @@ pub(super) fn open(
 ) -> Result<Input, CliError> {
     let stdin = Stdin { cancel: access.cancel };
     let mut time = None;
-    let (main, file, text) = if is_stdin(&args.context) {
+    let (main, file, text) = if let Some(path) = &args.extra.archive {
+        let context = archive(path, access.store)?;
+        from_remote(args, Fetched { context, time: None, file: None }, access, stdin)?
+    } else if is_stdin(&args.context) {
         from_stdin(args, access.store, stdin)?
     } else if let Some(mut remote) = remote(&args.context)? {
         if let Remote::Git(git) = &mut remote {
@@ -231,6 +234,12 @@ fn from_stdin(args: &BuildArgs, store: &Store, stdin: Stdin<'_>) -> Result<Main,
     Ok((context, file, text))
 }
 
+/// The context that an archive of this machine holds.
+fn archive(path: &Path, store: &Store) -> Result<BuildContext, CliError> {
+    let file = File::open(path).map_err(|source| read_failed(path, source))?;
+    BuildContext::archive(store, file).map_err(build_failed)
+}
+
 fn folder_context(
     path: &Path,
     dockerfile: Option<&Path>,
@@ -281,7 +290,7 @@ pub(in crate::cli) fn open_regular(path: &Path) -> Result<File, CliError> {
 }
 
 /// A URL as it may be shown.
-fn without_password(text: &str) -> String {
+pub(in crate::cli) fn without_password(text: &str) -> String {
     let plain = match (text.find("://"), text.rfind('@')) {
         (Some(scheme), Some(at)) if at > scheme => {
             format!("{}{}", &text[..scheme + 3], &text[at + 1..])

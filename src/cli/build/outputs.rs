@@ -49,7 +49,7 @@ pub(super) struct Pushed {
 
 /// What becomes of layers that leave the store.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Compressed {
+pub(in crate::cli) struct Compressed {
     pub(super) compression: Compression,
     pub(super) level: Option<u32>,
     /// Whether those that are compressed otherwise are compressed anew.

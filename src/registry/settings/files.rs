@@ -75,7 +75,7 @@ struct OwnFile {
 /// The name of a registry, as images are named by it.
 #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(try_from = "String")]
-struct Host(String);
+pub(super) struct Host(pub(super) String);
 
 /// Where copies of a registry's images are.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -86,6 +86,8 @@ pub(super) struct Mirror {
     pub(super) host: String,
     /// Empty, or from the first slash on, without one in the end.
     pub(super) path: String,
+    /// What stands before a repository's name there: empty, or with a slash in the end.
+    pub(super) prefix: String,
 }
 
 /// How a mirror is talked to.
@@ -167,7 +169,19 @@ impl TryFrom<String> for Mirror {
         if !path.bytes().all(plain) {
             return Err(wrong("has characters in its path that no mirror's has"));
         }
-        Ok(Self { scheme, host: host.to_owned(), path: path.to_owned() })
+        let (host, path, prefix) = (host.to_owned(), path.to_owned(), String::new());
+        Ok(Self { scheme, host, path, prefix })
+    }
+}
+
+impl Mirror {
+    /// The same with its path read as the first part of the names of repositories there, as the
+    /// caches of Harbor and Artifactory have them, and not as where the whole registry lies.
+    pub(super) fn path_in_names(mut self) -> Self {
+        let path = std::mem::take(&mut self.path);
+        let path = path.trim_start_matches('/');
+        self.prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+        self
     }
 }
 

@@ -18,6 +18,7 @@
 //! as they are.
 
 mod files;
+mod overrides;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 pub use crate::http::{ClientCertificate, TlsOptions};
 pub use files::SettingsError;
 use files::{Docker, Insecure, Mirror, Registry, Scheme};
+pub use overrides::Overrides;
 
 /// Where Docker Hub really is.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
@@ -68,6 +70,8 @@ pub struct Endpoint {
     pub tls: TlsOptions,
     /// Whether this only serves copies: nothing is pushed to it.
     pub is_mirror: bool,
+    /// What stands before the name of each repository there: empty, or with a slash in the end.
+    pub prefix: String,
 }
 
 impl Endpoint {
@@ -86,6 +90,9 @@ pub struct Settings {
     certificates: Vec<PathBuf>,
     files: Vec<PathBuf>,
     verify: Option<bool>,
+    /// All registries but these need no certificate.
+    insecure_but: Option<BTreeSet<String>>,
+    only_mirrors: bool,
 }
 
 impl Settings {
@@ -127,12 +134,24 @@ impl Settings {
         self
     }
 
+    /// Adds what a command line says, which counts more than what files do.
+    #[must_use]
+    pub fn overridden(mut self, overrides: &Overrides) -> Self {
+        overrides.apply(&mut self);
+        self
+    }
+
+    /// Whether a registry that has mirrors is never asked for an image itself.
+    pub fn only_mirrors(&self) -> bool {
+        self.only_mirrors
+    }
+
     /// Where to ask for what the registry `host` (with its port, where it has one) has, in order:
     /// its mirrors, then the registry itself. A second address of the registry is for when the
     /// first does not talk TLS.
     pub fn endpoints(&self, host: &str) -> Vec<Endpoint> {
         let mut endpoints: Vec<Endpoint> =
-            self.mirrors(host).iter().filter_map(|mirror| self.mirror(mirror)).collect();
+            self.mirrors(host).iter().flat_map(|mirror| self.mirror(mirror)).collect();
         let address = if host == DOCKER_HUB.0 { DOCKER_HUB.1 } else { host };
         endpoints.extend(self.addresses(host, address, ""));
         endpoints
@@ -174,17 +193,20 @@ impl Settings {
         }
     }
 
-    /// Where a mirror is, if what is asked of TLS leaves it in.
-    fn mirror(&self, mirror: &Mirror) -> Option<Endpoint> {
-        let Mirror { scheme, host, path } = mirror;
-        let mut endpoint = match scheme {
-            Some(Scheme::Https) => self.https(host, host, path),
-            Some(Scheme::Http) => self.https(host, host, path).plain(),
-            None => self.addresses(host, host, path).swap_remove(0),
+    /// Where a mirror is, as far as what is asked of TLS leaves it in.
+    fn mirror(&self, mirror: &Mirror) -> Vec<Endpoint> {
+        let Mirror { scheme, host, path, prefix } = mirror;
+        let mut endpoints = match scheme {
+            Some(Scheme::Https) => vec![self.https(host, host, path)],
+            Some(Scheme::Http) => vec![self.https(host, host, path).plain()],
+            None => self.addresses(host, host, path),
         };
-        endpoint.is_mirror = true;
-        let is_plain = endpoint.base.starts_with("http://");
-        (!is_plain || self.verify != Some(true)).then_some(endpoint)
+        endpoints.retain(|at| self.verify != Some(true) || !at.base.starts_with("http://"));
+        for endpoint in &mut endpoints {
+            endpoint.is_mirror = true;
+            endpoint.prefix.clone_from(prefix);
+        }
+        endpoints
     }
 
     /// The addresses of a host, as far as they are allowed.
@@ -210,9 +232,12 @@ impl Settings {
         // Where somebody went to the trouble of a certificate, it is looked at.
         let is_exempt = || is_loopback(host) && tls.ca.is_empty();
         tls.verify = self.verify.unwrap_or_else(|| {
-            !set.is_some_and(|set| set.insecure) && !is_exempt() && !self.is_insecure(host)
+            let is_insecure = set.is_some_and(|set| set.insecure)
+                || self.insecure_but.as_ref().is_some_and(|others| !others.contains(host));
+            !is_insecure && !is_exempt() && !self.is_insecure(host)
         });
-        Endpoint { base: format!("https://{address}{path}"), tls, is_mirror: false }
+        let base = format!("https://{address}{path}");
+        Endpoint { base, tls, is_mirror: false, prefix: String::new() }
     }
 
     /// Whether Docker's daemon would talk to the host without looking at its certificate.

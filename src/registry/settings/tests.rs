@@ -69,7 +69,12 @@ fn our_own_files() {
     check(
         &both,
         "m.example",
-        &["mirror http://n.example", "mirror https://r.example unverified", "https://m.example"],
+        &[
+            "mirror http://n.example",
+            "mirror https://r.example unverified",
+            "mirror http://r.example unverified",
+            "https://m.example",
+        ],
     );
 }
 
@@ -165,6 +170,41 @@ fn what_is_wrong_is_told_with_its_place() {
         let shown = settings.expect_err(text).to_string();
         assert!(shown.contains(name) && shown.contains(expected), "{text}: {shown}");
     }
+}
+
+#[test]
+fn a_command_line_counts_more() {
+    let (_dir, settings) =
+        settings(&[("user.toml", "[registry.'docker.io']\nmirrors = ['o.example']\n")]);
+    let mut said = Overrides::default();
+    said.mirror("index.docker.io", "http://m.example/hub").expect("a mirror");
+    said.mirror("docker.io", "n.example:5000").expect("a mirror");
+    said.insecure("n.example:5000").expect("a registry");
+    said.certificate("r.example", "/r.pem".into()).expect("a registry");
+    said.insecure_but(["docker.io".to_owned(), "r.example".to_owned()]);
+    let settings = settings.expect("valid").overridden(&said);
+    let hub: Vec<_> = settings
+        .endpoints("docker.io")
+        .into_iter()
+        .map(|at| (at.base, at.prefix, at.is_mirror, at.tls.verify))
+        .collect();
+    let own = |base: &str| (base.to_owned(), String::new(), false, true);
+    assert_eq!(
+        hub,
+        [
+            ("http://m.example".to_owned(), "hub/".to_owned(), true, false),
+            ("https://n.example:5000".to_owned(), String::new(), true, false),
+            ("http://n.example:5000".to_owned(), String::new(), true, false),
+            own("https://registry-1.docker.io"),
+        ]
+    );
+    let trusted = settings.endpoints("r.example").remove(0).tls;
+    assert!(trusted.verify && trusted.ca == [PathBuf::from("/r.pem")]);
+    assert!(!settings.endpoints("other.example")[0].tls.verify && !settings.only_mirrors());
+    for wrong in ["plain", "a b", "r.example/x"] {
+        assert!(said.insecure(wrong).is_err(), "{wrong}");
+    }
+    assert!(said.mirror("docker.io", "ftp://x.example").is_err());
 }
 
 #[test]
