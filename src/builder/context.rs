@@ -8,7 +8,7 @@ use super::BuildError;
 use super::ignore::Ignore;
 use crate::cache::content::FileCache;
 use crate::layer::{self, LayerError};
-use crate::snapshot::{Entry, Handle, SnapshotError, Upper, View};
+use crate::snapshot::{Attributes, Entry, Handle, SnapshotError, Upper, View};
 use crate::store::{StagedLayer, Store};
 
 /// The most bytes of a `.dockerignore`.
@@ -81,6 +81,28 @@ impl BuildContext {
         let upper = Upper::new(open_layer(&staged)?, &View::new(Vec::new())?)?;
         layer::apply(tar, &upper, layer::Options::ARCHIVE).map_err(BuildError::Archive)?;
         Self::of_layer(staged)
+    }
+
+    /// The same with one of its folders for its root.
+    ///
+    /// # Errors
+    /// [`BuildError::NotFound`] where there is no such folder, [`BuildError::Snapshot`].
+    pub fn below(self, folder: &Path) -> Result<Self, BuildError> {
+        let found = self.view.resolve(folder)?;
+        let (Some(staged), true) = (&self.unpacked, found.entry.is_some_and(|it| it.is_dir()))
+        else {
+            let path = folder.display().to_string().escape_debug().to_string();
+            let place = "the build context".to_owned();
+            return Err(BuildError::NotFound { path, place, ignored: false });
+        };
+        let upper = Upper::new(open_layer(staged)?, &View::new(Vec::new())?)?;
+        // It is there, and so nothing is made.
+        let dir = upper.directory(&found.path, &Attributes::default())?;
+        let handles = dir.layers().map_err(|source| {
+            let (action, path) = ("open the folder", folder.to_owned());
+            SnapshotError::Io { action, path, source }
+        })?;
+        Ok(Self { view: View::new(handles)?, ..self })
     }
 
     /// The files of a folder of the store that goes with the context.

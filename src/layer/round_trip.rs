@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::{Options, apply, pack};
+use super::{Options, apply, pack, pack_view};
 use crate::snapshot::{Attributes, Handle, Kind, Result, Timestamp, Upper, UpperDir, View};
 
 /// One change of a layer; those that are impossible where they come change nothing.
@@ -34,6 +34,12 @@ fn name() -> impl Strategy<Value = OsString> {
 
 fn path() -> impl Strategy<Value = PathBuf> {
     prop::collection::vec(name(), 1..5).prop_map(|names| names.iter().collect())
+}
+
+/// One of few, so that layers have much to do with one another.
+fn common_path() -> impl Strategy<Value = PathBuf> {
+    let name = "[a-c]".prop_map(OsString::from);
+    prop::collection::vec(name, 1..4).prop_map(|names| names.iter().collect())
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -84,11 +90,22 @@ fn make(upper: &Upper, path: &Path, change: &Change, attributes: &Attributes) ->
 }
 
 fn fresh() -> (tempfile::TempDir, Handle, Upper) {
+    fresh_on(&View::new(Vec::new()).unwrap())
+}
+
+fn fresh_on(lowers: &View) -> (tempfile::TempDir, Handle, Upper) {
     let dir = tempfile::tempdir().unwrap();
     let handle = Handle::open(dir.path()).unwrap();
-    let lowers = View::new(Vec::new()).unwrap();
-    let upper = Upper::new(handle.try_clone().unwrap(), &lowers).unwrap();
+    let upper = Upper::new(handle.try_clone().unwrap(), lowers).unwrap();
     (dir, handle, upper)
+}
+
+/// All files of layers on top of one another, the topmost first.
+fn files(layers: &[&tempfile::TempDir]) -> Vec<u8> {
+    let view = View::open(layers.iter().map(|layer| layer.path())).unwrap();
+    let mut tar = Vec::new();
+    pack_view(&view, None, &mut tar).unwrap();
+    tar
 }
 
 proptest! {
@@ -109,6 +126,49 @@ proptest! {
         let mut twice = Vec::new();
         prop_assert_eq!(packed, pack(&dir, &mut twice).unwrap());
         prop_assert!(once == twice);
+    }
+
+    /// Layers that are merged into one make the same files as they do on top of one another, whatever
+    /// lies below.
+    #[test]
+    fn merged_layers(
+        layers in prop::collection::vec(
+            prop::collection::vec((common_path(), change(), attributes()), 0..12),
+            1..5,
+        ),
+    ) {
+        let mut made: Vec<tempfile::TempDir> = Vec::new();
+        let mut tars = Vec::new();
+        for changes in &layers {
+            let lowers = View::open(made.iter().rev().map(tempfile::TempDir::path)).unwrap();
+            let (kept, dir, upper) = fresh_on(&lowers);
+            for (path, change, attributes) in changes {
+                // No step can put another root in the place of its own.
+                let is_root = path.iter().count() == 1 && matches!(change, Change::Opaque);
+                if !is_root {
+                    let _impossible = make(&upper, path, change, attributes);
+                }
+            }
+            upper.finish().unwrap();
+            let mut tar = Vec::new();
+            pack(&dir, &mut tar).unwrap();
+            tars.push(tar);
+            made.push(kept);
+        }
+        let base = &made[0];
+        let (merged, _dir, upper) = fresh_on(&View::open([base.path()]).unwrap());
+        for tar in &tars[1..] {
+            apply(&tar[..], &upper, Options::MERGED).unwrap();
+        }
+        let stack: Vec<&tempfile::TempDir> = made.iter().rev().collect();
+        let names = |tar: &[u8]| -> Vec<PathBuf> {
+            let mut archive = tar::Archive::new(tar);
+            let entries = archive.entries().unwrap();
+            entries.map(|entry| entry.unwrap().path().unwrap().into_owned()).collect()
+        };
+        let (found, expected) = (files(&[&merged, base]), files(&stack));
+        prop_assert_eq!(names(&found), names(&expected));
+        prop_assert!(found == expected);
     }
 
     /// Whatever the bytes, there is a result, and nothing beside the root has changed.

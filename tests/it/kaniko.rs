@@ -159,6 +159,11 @@ fn contexts_of_all_kinds() {
     child.stdin.take().expect("a pipe").write_all(&tar).expect("to write");
     assert!(child.wait().expect("to wait").success());
     assert_eq!(file("d"), "tar");
+    let line = ["-c", &url, "--context-sub-path=x", "--no-push"];
+    let outside = run(&env, &sub, &line);
+    assert!(outside.stderr.contains("`/file` is not found"), "{}", outside.stderr);
+    let gone = run(&env, &sub, &["-c", &url, "--context-sub-path=none", "--no-push"]);
+    assert!(gone.stderr.contains("`none` is not found in the build context"), "{}", gone.stderr);
     // As with Docker.
     run(&env, &folder, &["-t", "e", "-f", "sub/Other", "sub"]).success();
     assert_eq!(file("e"), "folder");

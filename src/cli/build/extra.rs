@@ -13,6 +13,8 @@ use crate::registry::settings::Overrides;
 pub(in crate::cli) struct Extra {
     /// An archive of this machine that is the context.
     pub(in crate::cli) archive: Option<PathBuf>,
+    /// The folder of the context, if it is an archive, that stands for all of it.
+    pub(in crate::cli) below: Option<PathBuf>,
     /// What counts more than settings.
     pub(in crate::cli) registries: Overrides,
     /// Steps that were made before this are done anew.

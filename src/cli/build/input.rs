@@ -39,7 +39,7 @@ pub(super) fn open(
     let stdin = Stdin { cancel: access.cancel };
     let mut time = None;
     let (main, file, text) = if let Some(path) = &args.extra.archive {
-        let context = archive(path, access.store)?;
+        let context = below(args, archive(path, access.store)?)?;
         from_remote(args, Fetched { context, time: None, file: None }, access, stdin)?
     } else if is_stdin(&args.context) {
         from_stdin(args, access.store, stdin)?
@@ -47,8 +47,9 @@ pub(super) fn open(
         if let Remote::Git(git) = &mut remote {
             git.keep_git_dir |= keep_git_dir;
         }
-        let fetched = remote.open(access, true).map_err(build_failed)?;
+        let mut fetched = remote.open(access, true).map_err(build_failed)?;
         time = fetched.time;
+        fetched.context = below(args, fetched.context)?;
         from_remote(args, fetched, access, stdin)?
     } else {
         from_folder(args, access, stdin)?
@@ -230,8 +231,17 @@ fn from_stdin(args: &BuildArgs, store: &Store, stdin: Stdin<'_>) -> Result<Main,
     let context = BuildContext::archive(store, whole)
         .map_err(|err| if stdin.cancel.is_cancelled() { BuildError::Cancelled } else { err })
         .map_err(build_failed)?;
+    let context = below(args, context)?;
     let (file, text) = dockerfile_of(&context, args.file.as_deref())?;
     Ok((context, file, text))
+}
+
+/// That of a context that is to be used.
+fn below(args: &BuildArgs, context: BuildContext) -> Result<BuildContext, CliError> {
+    match &args.extra.below {
+        Some(folder) => context.below(folder).map_err(build_failed),
+        None => Ok(context),
+    }
 }
 
 /// The context that an archive of this machine holds.

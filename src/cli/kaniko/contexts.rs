@@ -18,8 +18,17 @@ pub(super) enum Source {
     Folder(PathBuf),
     /// A tar, compressed or not.
     Archive(PathBuf),
-    /// A word that `mica build` understands.
+    /// A word that `mica build` understands, for what it unpacks.
     Word(String),
+    /// The URL of a repository, with the folder in it.
+    Repository(String),
+}
+
+impl Source {
+    /// Whether one of its folders can still be chosen.
+    fn is_archive(&self) -> bool {
+        matches!(self, Self::Archive(_) | Self::Word(_))
+    }
 }
 
 /// Sets the context and the Dockerfile. With PATH both are as with `mica build`, else as with Kaniko.
@@ -37,7 +46,11 @@ pub(super) fn apply(given: &Given, build: &mut BuildArgs) -> Result<(), CliError
     }
     let text = flag.unwrap_or(DEFAULT);
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let source = source(text, given.one("context-sub-path"), given.one("git"), &env)?;
+    let below = given.one("context-sub-path");
+    let source = source(text, below, given.one("git"), &env)?;
+    if source.is_archive() {
+        build.extra.below = below.map(PathBuf::from);
+    }
     build.file = dockerfile(build.file.take(), &source, Path::is_file);
     build.context = match source {
         Source::Folder(path) => path,
@@ -45,7 +58,7 @@ pub(super) fn apply(given: &Given, build: &mut BuildArgs) -> Result<(), CliError
             build.extra.archive = Some(path);
             PathBuf::from(text)
         }
-        Source::Word(word) => PathBuf::from(word),
+        Source::Word(word) | Source::Repository(word) => PathBuf::from(word),
     };
     Ok(())
 }
@@ -60,29 +73,16 @@ pub(super) fn source(
     let wrong =
         |why: &str| CliError::Usage(format!("`--context {}`: {why}", without_password(text)));
     let (scheme, rest) = text.split_once("://").unwrap_or(("dir", text));
-    let no_below = || match below {
-        Some(_) => Err(wrong("`--context-sub-path` is for folders and git repositories")),
-        None => Ok(()),
-    };
     match scheme {
         "dir" => {
             let path = PathBuf::from(rest);
             Ok(Source::Folder(below.map_or_else(|| path.clone(), |below| path.join(below))))
         }
-        "tar" => {
-            no_below()?;
-            Ok(if rest == "stdin" {
-                Source::Word("-".to_owned())
-            } else {
-                Source::Archive(PathBuf::from(rest))
-            })
-        }
-        "git" => git_word(rest, below, git, env).map(Source::Word),
+        "tar" if rest == "stdin" => Ok(Source::Word("-".to_owned())),
+        "tar" => Ok(Source::Archive(PathBuf::from(rest))),
+        "git" => git_word(rest, below, git, env).map(Source::Repository),
         "gs" | "s3" => Err(wrong("fetch it first, or give an https:// URL of it")),
-        _ => {
-            no_below()?;
-            Ok(Source::Word(text.to_owned()))
-        }
+        _ => Ok(Source::Word(text.to_owned())),
     }
 }
 
@@ -159,7 +159,7 @@ pub(super) fn dockerfile(
         // The one without a name may be called `dockerfile`, too.
         _ if !is_named => None,
         Source::Folder(folder) => Some(folder.join(name)),
-        Source::Archive(_) | Source::Word(_) => Some(name),
+        Source::Archive(_) | Source::Word(_) | Source::Repository(_) => Some(name),
     }
 }
 

@@ -185,6 +185,7 @@ fn outputs() {
 fn contexts() {
     let none = |_: &str| None;
     let word = |text: &str| Some(Source::Word(text.to_owned()));
+    let repository = |text: &str| Some(Source::Repository(text.to_owned()));
     let check = |text: &str, below: Option<&str>, git: Option<&str>, expected: Option<Source>| {
         assert_eq!(source(text, below, git, &none).ok(), expected, "{text}");
     };
@@ -192,25 +193,25 @@ fn contexts() {
     check("dir://a", Some("b"), None, Some(Source::Folder("a/b".into())));
     check("tar:///a.tar.gz", None, None, Some(Source::Archive("/a.tar.gz".into())));
     check("tar://stdin", None, None, word("-"));
-    check("tar:///a.tar", Some("b"), None, None);
     check("https://h.example/a.tar.gz", None, None, word("https://h.example/a.tar.gz"));
-    check("https://u:secret@h.example/a.tar.gz", Some("b"), None, None);
     for remote in ["gs://b/a.tar.gz", "s3://b/a.tar.gz"] {
         check(remote, None, None, None);
     }
-    let plain = word("https://h.example/a.git?submodules=false#");
+    let plain = repository("https://h.example/a.git?submodules=false#");
     check("git://h.example/a", None, None, plain);
-    let branch = word("https://h.example/a.git?submodules=false#refs/heads/b:sub");
+    let branch = repository("https://h.example/a.git?submodules=false#refs/heads/b:sub");
     check("git://h.example/a.git#refs/heads/b", Some("sub"), None, branch);
-    let commit = word("https://h.example/a.git?submodules=false#0123");
+    let commit = repository("https://h.example/a.git?submodules=false#0123");
     check("git://h.example/a#refs/heads/b#0123", None, None, commit);
     let options = Some("branch=c,single-branch=true,recurse-submodules=true");
-    let branch = word("https://h.example/a.git?submodules=true#c");
+    let branch = repository("https://h.example/a.git?submodules=true#c");
     check("git://h.example/a#b", None, options, branch);
     check("git://h.example/a", None, Some("insecure-skip-tls=true"), None);
     check("git://h.example/a", None, Some("nonsense=1"), None);
-    let error = source("https://u:secret@h.example/a", Some("b"), None, &none).expect_err("below");
+    let error = source("s3://u:secret@h.example/a", None, None, &none).expect_err("refused");
     assert!(!error.to_string().contains("secret"), "{error}");
+    assert_eq!(build("--no-push -c tar://a --context-sub-path b").extra.below, Some("b".into()));
+    assert_eq!(build("--no-push -c git://h.example/a --context-sub-path b").extra.below, None);
 }
 
 #[test]
@@ -221,7 +222,7 @@ fn who_asks_for_a_repository() {
             found.map(|(_, value)| (*value).to_owned())
         };
         let found = source("git://h.example/a", None, None, &env).expect("a repository");
-        let Source::Word(word) = found else { panic!("{found:?}") };
+        let Source::Repository(word) = found else { panic!("{found:?}") };
         assert_eq!(word, format!("{expected}h.example/a.git?submodules=false#"));
     };
     check(&[("GIT_TOKEN", "a/b@c")], "https://a%2Fb%40c:@");
