@@ -28,13 +28,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// What changed is told by inode and change time, which nothing but the kernel can set: a file that was
 /// rewritten with the same size and time is noticed. The clock is waited for before anything runs, so
-/// that no change can have a time that was there before.
+/// that no change can have a time that was there before. Whether a directory is the one that was there is
+/// told by its number and by when it was made. That decides about nothing but the form of the layer
+/// (what is hidden one by one, or all at once): what is in it is the same.
 #[derive(Debug)]
 pub struct Checkout {
     tree: Upper,
     view: View,
     covered: HashSet<PathBuf>,
     seen: HashMap<PathBuf, Mark>,
+    /// Whether directories keep their numbers.
+    numbered: bool,
 }
 
 /// What tells whether a file is what it was.
@@ -44,17 +48,16 @@ struct Mark {
     ino: u64,
     changed: Timestamp,
     is_dir: bool,
-    /// When it was made, of a directory: numbers are given again.
+    /// When it was made, of a directory, as far as the file system knows: numbers are given again.
     born: Option<(i64, u32)>,
 }
 
 impl Mark {
-    fn of(entry: &Entry) -> Self {
+    fn of(entry: &Entry, numbered: bool) -> Self {
         let it = entry.metadata();
-        let (flags, wanted) = (AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME);
-        let born = it.is_dir().then(|| statx(entry.parent_fd(), entry.name(), flags, wanted).ok());
-        let born = born.flatten().map(|it| (it.stx_btime.tv_sec, it.stx_btime.tv_nsec));
-        Self { dev: it.dev, ino: it.ino, changed: it.ctime, is_dir: it.is_dir(), born }
+        let born = if it.is_dir() { birth(entry) } else { None };
+        let ino = if numbered || !it.is_dir() { it.ino } else { 0 };
+        Self { dev: it.dev, ino, changed: it.ctime, is_dir: it.is_dir(), born }
     }
 
     /// Whether two directories are the same one.
@@ -62,6 +65,13 @@ impl Mark {
         let same = (self.dev, self.ino, self.born) == (other.dev, other.ino, other.born);
         self.is_dir && other.is_dir && same
     }
+}
+
+fn birth(entry: &Entry) -> Option<(i64, u32)> {
+    let (flags, wanted) = (AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME);
+    let found = statx(entry.parent_fd(), entry.name(), flags, wanted).ok()?;
+    let known = StatxFlags::from_bits_retain(found.stx_mask).contains(wanted);
+    known.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
 }
 
 impl Checkout {
@@ -87,7 +97,7 @@ impl Checkout {
         let open = |error| SnapshotError::io("open", Path::new(""), error);
         let tree = Upper::new(dir.try_clone().map_err(open)?, &View::new(Vec::new())?)?;
         let view = View::new(vec![dir.try_clone().map_err(open)?])?;
-        Ok(Self { tree, view, covered, seen: HashMap::new() })
+        Ok(Self { tree, view, covered, seen: HashMap::new(), numbered: true })
     }
 
     /// The directory, to put more into it.
@@ -116,12 +126,19 @@ impl Checkout {
         self.tree.finish()?;
         let mut latest = Timestamp::default();
         let mut seen = HashMap::new();
+        // An overlay of several file systems gives its files another device than its directories, and
+        // these a new number whenever they come back from disk.
+        let (own, mut numbered) = (self.view.root().metadata().dev, true);
         self.each(|_, entry| {
             latest = latest.max(entry.metadata().ctime);
-            seen.insert(entry.path().to_owned(), Mark::of(entry));
+            numbered &= entry.is_dir() || entry.metadata().dev == own;
+            seen.insert(entry.path().to_owned(), Mark::of(entry, true));
             Ok(())
         })?;
-        self.seen = seen;
+        if !numbered {
+            seen.values_mut().filter(|mark| mark.is_dir).for_each(|mark| mark.ino = 0);
+        }
+        (self.seen, self.numbered) = (seen, numbered);
         let layers = self.view.layers();
         layers.handles.first().map_or(Ok(()), |root| wait_past(latest, root))
     }
@@ -153,11 +170,11 @@ impl Checkout {
         let mut found = HashMap::with_capacity(self.seen.len());
         let mut writer = Writer { upper, last: None, new_dirs: HashSet::new() };
         self.each(|view, entry| {
-            let mark = Mark::of(entry);
+            let mark = Mark::of(entry, self.numbered);
             found.insert(entry.path().to_owned(), mark);
             match self.seen.get(entry.path()) {
-                Some(before) if *before == mark => Ok(()),
-                before => writer.put(view, entry, before.copied()),
+                Some(before) if *before == mark && !writer.is_in_new_dir(entry) => Ok(()),
+                before => writer.put(view, entry, mark, before.copied()),
             }
         })?;
         let mut gone: Vec<_> = self.seen.keys().filter(|path| !found.contains_key(*path)).collect();
@@ -199,12 +216,17 @@ impl Writer<'_> {
         Ok(dir)
     }
 
-    fn put(&mut self, view: &View, entry: &Entry, before: Option<Mark>) -> Result<()> {
+    /// Whether nothing shows through where an entry is, so that all has to be written.
+    fn is_in_new_dir(&self, entry: &Entry) -> bool {
+        entry.path().parent().is_some_and(|parent| self.new_dirs.contains(parent))
+    }
+
+    fn put(&mut self, view: &View, entry: &Entry, mark: Mark, before: Option<Mark>) -> Result<()> {
         let (Some(parent), Some(name)) = (entry.path().parent(), entry.path().file_name()) else {
             return Ok(());
         };
+        let before = before.filter(|_| !self.is_in_new_dir(entry));
         let dir = self.dir(parent)?;
-        let mark = Mark::of(entry);
         if before.is_some_and(|before| before.is_same_dir(mark)) {
             dir.child_with(name, &view.attributes(entry)?)?;
             return Ok(());
@@ -293,5 +315,72 @@ fn wait_past(latest: Timestamp, root: &Handle) -> Result<()> {
             return Err(failed(std::io::Error::other("its files are newer than its clock")));
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A copy of `/t/a/b/c` and `/t/d`, sealed; in it, `/t/d` is then written.
+    fn changed(dir: &Path) -> Checkout {
+        let [image, copy, layer] = ["image", "copy", "layer"].map(|name| dir.join(name));
+        fs::create_dir_all(image.join("t/a/b")).unwrap();
+        fs::write(image.join("t/a/b/c"), "c").unwrap();
+        fs::write(image.join("t/d"), "d").unwrap();
+        fs::create_dir(&copy).unwrap();
+        fs::create_dir(layer).unwrap();
+        let view = View::open([&image]).unwrap();
+        let handle = Handle::open(&copy).unwrap();
+        let mut checkout = Checkout::begin(&view, &handle, HashSet::new()).unwrap();
+        checkout.seal().unwrap();
+        fs::write(copy.join("t/d"), "D").unwrap();
+        checkout
+    }
+
+    /// What the layer has, and what it shows above the image.
+    fn layer(dir: &Path, checkout: &Checkout) -> (Vec<String>, Vec<String>) {
+        let [image, layer] = ["image", "layer"].map(|name| dir.join(name));
+        let lowers = View::open([&image]).unwrap();
+        let upper = Upper::new(Handle::open(&layer).unwrap(), &lowers).unwrap();
+        checkout.apply_changes(&upper).unwrap();
+        let paths = |view: &View| {
+            let mut walk = ViewWalk::new(view).unwrap();
+            let mut paths = Vec::new();
+            while let Some(event) = walk.advance().unwrap() {
+                if let ViewEvent::Enter(entry) | ViewEvent::Leaf(entry) = event {
+                    paths.push(entry.path().display().to_string());
+                }
+            }
+            paths
+        };
+        (paths(&View::open([&layer]).unwrap()), paths(&View::open([layer, image]).unwrap()))
+    }
+
+    const ALL: &[&str] = &["t", "t/a", "t/a/b", "t/a/b/c", "t/d"];
+
+    #[test]
+    fn a_directory_taken_for_another_one_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut checkout = changed(dir.path());
+        checkout.seen.get_mut(Path::new("t")).unwrap().ino += 1;
+        let (layer, shown) = layer(dir.path(), &checkout);
+        assert_eq!(shown, ALL);
+        assert_eq!(layer, ALL);
+    }
+
+    #[test]
+    fn numbers_count_only_where_they_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut checkout = changed(dir.path());
+        checkout.numbered = false;
+        for mark in checkout.seen.values_mut().filter(|mark| mark.is_dir) {
+            mark.ino = 0;
+        }
+        let (layer, shown) = layer(dir.path(), &checkout);
+        assert_eq!(shown, ALL);
+        assert_eq!(layer, ["t", "t/d"]);
     }
 }
