@@ -332,10 +332,24 @@ pub(super) fn pivot(root: &OwnedFd) -> Result<(), SetupError> {
     // The old root ends up on top of the new one, from where it is detached: no directory of the
     // image is needed for it. The scratch file system lies on top of it in turn.
     rustix::process::fchdir(root).during(Step::PivotRoot)?;
-    rustix::process::pivot_root(".", ".").during(Step::PivotRoot)?;
+    match rustix::process::pivot_root(".", ".") {
+        Err(Errno::PERM | Errno::INVAL) => return cover().during(Step::PivotRoot),
+        pivoted => pivoted.during(Step::PivotRoot)?,
+    }
     unmount(".", UnmountFlags::DETACH).during(Step::PivotRoot)?;
     unmount(".", UnmountFlags::DETACH).during(Step::PivotRoot)?;
     rustix::process::chdir("/").during(Step::PivotRoot)
+}
+
+/// Moves the working directory's mount on top of the old root, where that can't be replaced: Docker's
+/// filter lets who has `CAP_SYS_ADMIN` mount but not pivot, and an initial RAM disk stays.
+///
+/// No `..` leads below what is mounted on the root of a namespace, and nobody without that capability
+/// can take it away.
+fn cover() -> rustix::io::Result<()> {
+    rustix::mount::mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    rustix::process::chdir("/")
 }
 
 /// Reads a regular file of at most `limit` bytes below `root`; `None` if there is none.
