@@ -253,6 +253,9 @@ impl<'a> Points<'a> {
                     for (name, major, minor) in runtime::chroot::DEVICES {
                         dev.node(OsStr::new(name), Kind::CharDevice, (*major, *minor), &device)?;
                     }
+                    for name in runtime::chroot::STREAMS {
+                        dev.node(OsStr::new(name), Kind::CharDevice, (1, 3), &device)?;
+                    }
                     let shared = Attributes { mode: 0o1777, ..Attributes::default() };
                     dev.child(OsStr::new("shm"), &shared)?;
                 }

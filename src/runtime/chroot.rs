@@ -26,6 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The device nodes that are made in a root, with their numbers.
 pub const DEVICES: &[(&str, u32, u32)] = super::system::DEVICES;
 
+/// What links that the step makes (`access.log` to `/dev/stdout`) lead to; what a process looks up itself
+/// by these names is its own stream.
+pub const STREAMS: &[&str] = &["stdin", "stdout", "stderr"];
+
 /// What is read once for a step's `/proc`, as far as it is there.
 const PROC_FILES: &[&str] = &[
     "cpuinfo",
@@ -43,12 +47,19 @@ const PROC_FILES: &[&str] = &[
     "version",
 ];
 
+/// What is the same for every process of every step. (What differs is answered: `emulation`.)
+const FIXED_PROC_FILES: &[(&str, &str)] = &[
+    ("mounts", "root / none rw 0 0\n"),
+    ("self/mountinfo", "1 0 0:1 / / rw - none root rw\n"),
+    ("self/mounts", "root / none rw 0 0\n"),
+];
+
 /// Reads what a step can have of `/proc`: how the machine was when it began.
 pub fn proc_files() -> Vec<(PathBuf, Vec<u8>)> {
     let read =
         |name: &&str| Some((name.into(), std::fs::read(Path::new("/proc").join(name)).ok()?));
-    let mounts = (PathBuf::from("mounts"), b"root / none rw 0 0\n".to_vec());
-    PROC_FILES.iter().filter_map(read).chain([mounts]).collect()
+    let fixed = FIXED_PROC_FILES.iter().map(|(name, text)| (name.into(), text.as_bytes().to_vec()));
+    PROC_FILES.iter().filter_map(read).chain(fixed).collect()
 }
 
 /// Makes the root of `spec` the root of this process.

@@ -126,14 +126,15 @@ fn a_chroot_holds() {
          mknod /disk b 254 0 && head -c 1 /disk >/dev/null 2>&1 && test -s /disk && echo DISK\n\
          mount -t tmpfs none /jail 2>/dev/null && echo MOUNT\n\
          unshare -m true 2>/dev/null && echo UNSHARE\n\
-         grep -E '^Cap(Eff|Bnd)' /proc/self/status 2>/dev/null && echo STATUS\n\
+         grep -E '^Cap(Eff|Bnd)' /proc/self/status | grep -v 00000000a00025fb && echo CAPABILITIES\n\
+         grep -q '^NoNewPrivs:.*1' /proc/self/status || echo PRIVILEGES\n\
          (sleep 4712.5 & sleep 4712.5 & setsid sleep 4712.5 &)\n\
          exit 0\nEND\n",
         canary = canary.display()
     );
     let ran = build(&env, &env.dockerfile(&script), &["--progress", "plain", "-t", "held"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    for broken in ["CHROOT", "DISK", "MOUNT", "UNSHARE", "STATUS"] {
+    for broken in ["CHROOT", "DISK", "MOUNT", "UNSHARE", "CAPABILITIES", "PRIVILEGES"] {
         assert!(!ran.stderr.lines().any(|line| line.ends_with(broken)), "{}", ran.stderr);
     }
     let left = std::process::Command::new("pgrep").args(["-f", "4712.5"]).output();

@@ -23,6 +23,7 @@ mod kaniko;
 mod login;
 mod named_contexts;
 mod outputs;
+mod own_proc;
 mod pull;
 mod push;
 mod real_registry;

@@ -53,15 +53,44 @@ calls! {
     Mkdirat "mkdirat",
     Symlink "symlink",
     Symlinkat "symlinkat",
+    Readlink "readlink",
+    Readlinkat "readlinkat",
+    Stat "stat",
+    Lstat "lstat",
+    Newfstatat "newfstatat",
+    Statx "statx",
+    Access "access",
+    Faccessat "faccessat" "faccessat2",
 }
 
 impl Call {
     pub(in crate::runtime) fn needed_for(self, emulation: Emulation) -> bool {
         match emulation {
             Emulation::Nothing => false,
-            Emulation::Devices => matches!(self, Self::Mknod | Self::Mknodat),
-            Emulation::Owners => true,
+            Emulation::Devices => self.makes_devices(),
+            Emulation::Processes => {
+                self.makes_devices() || self.asks() || matches!(self, Self::Open | Self::Openat)
+            }
+            Emulation::Owners => !self.asks(),
         }
+    }
+
+    fn makes_devices(self) -> bool {
+        matches!(self, Self::Mknod | Self::Mknodat)
+    }
+
+    /// Whether the call asks what is at a path, and changes nothing.
+    fn asks(self) -> bool {
+        self.fills_structure()
+            || matches!(
+                self,
+                Self::Readlink | Self::Readlinkat | Self::Statx | Self::Access | Self::Faccessat
+            )
+    }
+
+    /// Whether the answer has a form that differs between architectures.
+    pub(in crate::runtime) fn fills_structure(self) -> bool {
+        matches!(self, Self::Stat | Self::Lstat | Self::Newfstatat)
     }
 
     /// Whether the oldest variant of the call has ids of 16 bits.
@@ -78,16 +107,28 @@ impl Call {
                 | Self::Mkdirat
                 | Self::Symlink
                 | Self::Symlinkat
-        )
+        ) && !self.asks()
     }
 
-    /// The argument and the bits in it without which the call is none of mica's business.
-    pub(in crate::runtime) fn condition(self) -> Option<(u32, u32)> {
+    /// What of an argument makes the call mica's business, where not every such call is.
+    pub(in crate::runtime) fn condition(self, emulation: Emulation) -> Option<Condition> {
         const O_CREAT: u32 = nix::libc::O_CREAT.cast_unsigned();
-        match self {
-            Self::Open => Some((1, O_CREAT)),
-            Self::Openat => Some((2, O_CREAT)),
-            _ => None,
-        }
+        const AT_EMPTY_PATH: u32 = nix::libc::AT_EMPTY_PATH.cast_unsigned();
+        let (argument, bits, set) = match (self, emulation) {
+            (Self::Open, Emulation::Owners) => (1, O_CREAT, true),
+            (Self::Openat, Emulation::Owners) => (2, O_CREAT, true),
+            (Self::Newfstatat, _) => (3, AT_EMPTY_PATH, false),
+            (Self::Statx, _) => (2, AT_EMPTY_PATH, false),
+            _ => return None,
+        };
+        Some(Condition { argument, bits, set })
     }
+}
+
+/// A call is of interest if any of these bits of an argument is set; or if none is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::runtime) struct Condition {
+    pub(in crate::runtime) argument: u32,
+    pub(in crate::runtime) bits: u32,
+    pub(in crate::runtime) set: bool,
 }

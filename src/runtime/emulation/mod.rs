@@ -1,7 +1,7 @@
-//! Answers system calls of a step that the kernel would refuse for want of ids.
+//! Answers system calls of a step that the kernel would refuse for want of ids, or of `/proc`.
 //!
 //! A user namespace of one id has no other user to change to or to give a file to, and none has
-//! devices. Where the kernel would refuse, the step's filter stops the call and tells the guardian;
+//! devices. A chroot has no `/proc` (`own_proc`). Where the kernel would refuse, the step's filter stops the call and tells the guardian;
 //! it writes down what was wanted (`record`), where whoever reads the layer finds it, and answers that
 //! it is done. What a process takes itself for is remembered and told to it (`identities`), so that
 //! programs that check find what they set.
@@ -15,6 +15,7 @@ mod call;
 mod create;
 mod identities;
 mod identity;
+mod own_proc;
 mod owner;
 mod record;
 mod tracee;
@@ -27,7 +28,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-pub(super) use call::Call;
+pub(super) use call::{Call, Condition};
 use identities::Identities;
 use tracee::{Places, Tracee, Unanswered};
 
@@ -126,6 +127,9 @@ impl Inside {
         }
         let calls = seccomp::numbers().filter_map(|(name, audit, number)| {
             let call = Call::named(name).filter(|call| call.needed_for(emulation))?;
+            if audit == AUDIT_I386 && call.fills_structure() {
+                return None;
+            }
             let narrow = audit == AUDIT_I386 && !name.ends_with("32") && call.has_old_ids();
             let width = if narrow { Width::Narrow } else { Width::Full };
             Some(((audit, number), (call, width)))
@@ -143,6 +147,7 @@ impl Supervisor {
         emulation: Emulation,
         namespaces: bool,
     ) -> Self {
+        sys::answer_on_the_same_processor(&listener);
         Self { listener, first, emulation, namespaces, inside: None }
     }
 
@@ -198,7 +203,12 @@ impl Supervisor {
             | Call::Mkdir
             | Call::Mkdirat
             | Call::Symlink
-            | Call::Symlinkat => create::anything(tracee, &asked, identities),
+            | Call::Symlinkat
+                if emulation == Emulation::Owners =>
+            {
+                create::anything(tracee, &asked, identities)
+            }
+            _ if emulation == Emulation::Processes => own_proc::look_up(tracee, &asked),
             _ => owner::identity(&tracee, &asked, identities),
         }
     }

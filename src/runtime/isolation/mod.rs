@@ -77,7 +77,8 @@ impl Mode {
         match self {
             Self::Root | Self::None => Emulation::Nothing,
             Self::UserNamespace { ids: 1 } => Emulation::Owners,
-            Self::UserNamespace { .. } | Self::Chroot => Emulation::Devices,
+            Self::UserNamespace { .. } => Emulation::Devices,
+            Self::Chroot => Emulation::Processes,
         }
     }
 }
@@ -100,7 +101,9 @@ pub(super) enum Emulation {
     Nothing,
     /// The making of device nodes.
     Devices,
-    /// That, and whatever names a user or group that is not mapped.
+    /// That, and what a process asks about itself: there is no `/proc`.
+    Processes,
+    /// The making of device nodes, and whatever names a user or group that is not mapped.
     Owners,
 }
 

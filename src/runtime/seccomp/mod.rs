@@ -12,7 +12,7 @@ mod table;
 
 use nix::libc::{self, sock_filter};
 
-use super::emulation::Call;
+use super::emulation::{Call, Condition};
 use super::isolation::Emulation;
 
 const ALLOW: Decision = Decision::Return(libc::SECCOMP_RET_ALLOW);
@@ -51,8 +51,8 @@ enum Decision {
     Argument(&'static [(u32, u32)]),
     /// Allowed if the first argument has none of these bits.
     Without(u32),
-    /// Told to mica if the argument of this index has any of these bits, else allowed.
-    Told(u32, u32),
+    /// Told to mica if an argument is as it says, else allowed.
+    Told(Condition),
 }
 
 /// What a filter is for.
@@ -146,9 +146,9 @@ fn decisions(
 fn told(name: &str, emulation: Emulation) -> Decision {
     match Call::named(name).filter(|call| call.needed_for(emulation)) {
         None => ALLOW,
-        Some(call) => match call.condition() {
+        Some(call) => match call.condition(emulation) {
             None => Decision::Return(NOTIFY),
-            Some((argument, bits)) => Decision::Told(argument, bits),
+            Some(condition) => Decision::Told(condition),
         },
     }
 }
@@ -209,9 +209,10 @@ fn leaf(decision: Decision) -> Vec<sock_filter> {
             code.extend(leaf(ALLOW));
             code
         }
-        Decision::Told(argument, bits) => {
+        Decision::Told(Condition { argument, bits, set }) => {
             let at = ARGUMENT_AT + argument * ARGUMENT_BYTES;
-            let mut code = vec![load(at), jump(libc::BPF_JSET, bits, 0, 1)];
+            let (yes, no) = if set { (0, 1) } else { (1, 0) };
+            let mut code = vec![load(at), jump(libc::BPF_JSET, bits, yes, no)];
             code.extend(leaf(Decision::Return(NOTIFY)));
             code.extend(leaf(ALLOW));
             code
@@ -357,6 +358,15 @@ mod tests {
         check(Emulation::Owners, "openat", 0, allow);
         check(Emulation::Owners, "openat", 0o101, NOTIFY);
         check(Emulation::Owners, "read", u32::MAX, allow);
+        for name in ["mknodat", "openat", "readlinkat", "faccessat2"] {
+            check(Emulation::Processes, name, 0, NOTIFY);
+        }
+        for name in ["newfstatat", "statx"] {
+            check(Emulation::Processes, name, 0, NOTIFY);
+            check(Emulation::Processes, name, 0x1000, allow);
+            check(Emulation::Owners, name, 0, allow);
+        }
+        check(Emulation::Processes, "fchownat", 0, allow);
         let open = program(Profile::Open, Emulation::Owners);
         for it in ARCHITECTURES {
             assert_eq!(judge(&open, it.audit, it.clone, 0x1000_0000), allow);
