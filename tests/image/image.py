@@ -27,8 +27,14 @@ CMD ["cat", "/data/kept"]
 WITHOUT_RUN = "FROM scratch AS one\nCOPY busybox /bin/\nFROM scratch\nCOPY --from=one --chown=5:6 /bin /bin\nCOPY data /data/\n"
 
 
-def sh(words, **more):
-    return subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600, **more)
+# What GitLab's runner starts in a container: a shell that it finds, and which reads the job's script.
+DETECT = " elif ".join(f"[ -x {shell} ]; then exec {shell} $@;" for shell in
+    ("/usr/local/bin/bash", "/usr/bin/bash", "/bin/bash", "/usr/local/bin/sh", "/usr/bin/sh", "/bin/sh", "/busybox/sh"))
+DETECT = f"if {DETECT} else echo shell not found; exit 1; fi"
+
+
+def sh(words, text="", **more):
+    return subprocess.run(words, capture_output=True, text=True, input=text, timeout=600, **more)
 
 
 def must(ran):
@@ -81,27 +87,29 @@ class Test:
 
     def mode(self, options):
         """Which mode mica takes in a container with these options."""
-        key = tuple(option for option in options if "/var/lib" not in option)
+        # Those that a container has its rights by.
+        pairs = [options[at:at + 2] for at, option in enumerate(options) if option in ("--user", "--security-opt", "--cap-drop")]
+        key = tuple(word for pair in pairs for word in pair) + tuple(option for option in options if option == "--privileged")
         if key not in self.modes:
-            ran = must(sh([*self.docker, "run", "--rm", *self.options, *options, "mica-image:small", "info", "--format=json"]))
+            ran = must(sh([*self.docker, "run", "--rm", *self.options, *key, "mica-image:small", "info", "--format=json"]))
             self.modes[key] = json.loads(ran)["Isolation"]
         return self.modes[key]
 
     def row(self, name, *cells):
         print("  ".join(str(cell).ljust(width) for cell, width in zip([name, *cells], (46, 16, 8, 40))), flush=True)
 
-    def run(self, name, image, words, options=(), expected=None, code=0, says=None, folder="app"):
-        """One `docker run`; `expected` is the digest that the build has to write to `digest`."""
+    def run(self, name, image, words, options=(), expected=None, code=0, says=None, folder="app", script=""):
+        """One `docker run`; `expected` is the digest that the build has to write to `digest`. `script` is what it gets to read."""
         path = os.path.join(self.dir, folder)
         digest = os.path.join(path, "digest")
         if os.path.exists(digest):
             os.remove(digest)
         started = time.time()
-        ran = sh([*self.docker, "run", "--rm", *self.options, "-v", f"{path.replace(self.dir, self.seen)}:/workspace",
-            "-e", f"SOURCE_DATE_EPOCH={EPOCH}", *options, image, *words])
+        ran = sh([*self.docker, "run", "--rm", "-i", *self.options, "-v", f"{path.replace(self.dir, self.seen)}:/workspace",
+            "-e", f"SOURCE_DATE_EPOCH={EPOCH}", *options, image, *words], script)
         took = time.time() - started
         said = ran.stdout + ran.stderr
-        mode = self.mode([option for option in options if option not in ("--entrypoint", "")])
+        mode = self.mode(options)
         mode += ", copies" if "steps run on copies" in said else ""
         found = open(digest).read() if os.path.exists(digest) else None
         wrong = []
@@ -127,6 +135,10 @@ def cases(test):
     kept = ["-v", f"{volume}:/var/lib"]
     test.run("  a store that lasts, empty", small, build, kept, expected=whole)
     test.run("  a store that lasts, all known", small, build, kept, expected=whole, says="CACHED")
+    shared = os.path.join(test.dir, "shared")
+    os.mkdir(shared)
+    os.chmod(shared, 0o777)
+    test.run("  the store in a folder of everybody's", small, build, ["-v", f"{shared.replace(test.dir, test.seen)}:/var/lib"], expected=whole)
     must(sh([*test.docker, "volume", "rm", "-f", volume]))
     test.run("  the store on the container's own root", small, [*build, "--root=/tmp/store"], expected=whole)
     test.run("  nothing given but --no-push", small, ["--no-push", "--digest-file=digest"], expected=whole)
@@ -143,14 +155,24 @@ def cases(test):
     else:
         test.run("seccomp=unconfined", small, build, unconfined, expected=whole)
         test.run("as a user, seccomp=unconfined", small, build, [*user, *unconfined], expected=whole)
-    script = "set -e; cd /workspace; /kaniko/executor --context $PWD --dockerfile $PWD/Dockerfile --no-push --digest-file digest; mica version; executor version"
-    gitlab = ["--entrypoint", ""]
-    test.run("GitLab: :debug, no entrypoint, a script", debug, ["sh", "-c", script], gitlab, expected=whole)
-    test.run("  its shell detection", debug, ["sh", "-c", "[ -x /busybox/sh ] && [ -x /bin/sh ] && echo {} | tee /kaniko/.docker/config.json"], gitlab)
-    test.run("Jenkins: :debug kept alive by sleep", debug, ["sleep", "0"], gitlab)
-    test.run("Tekton: args of mica build", small, ["-t", "app", "-o", "type=oci,dest=out.tar", "."], expected=None)
+    name = f"{test.args.registry or 'registry.example'}/mica-image-test"
+    to = [f"--destination={name}:1", *([] if test.args.registry else ["--no-push"])]
+    variables = ["-e", "CI_PROJECT_DIR=/workspace", "-e", f"CI_REGISTRY_IMAGE={name}", "-e", "CI_REGISTRY=registry.example",
+        "-e", "CI_REGISTRY_USER=me", "-e", "CI_REGISTRY_PASSWORD=secret", "-e", "CI_COMMIT_SHORT_SHA=0123abcd"]
+    script = r"""set -eo pipefail
+        cd "$CI_PROJECT_DIR"
+        echo "{\"auths\":{\"$CI_REGISTRY\":{\"username\":\"$CI_REGISTRY_USER\",\"password\":\"$CI_REGISTRY_PASSWORD\"}}}" > /kaniko/.docker/config.json
+        /kaniko/executor --context "$CI_PROJECT_DIR" --dockerfile "$CI_PROJECT_DIR/Dockerfile" \
+            --destination "$CI_REGISTRY_IMAGE:$CI_COMMIT_SHORT_SHA" --digest-file digest CACHE
+        mica version; executor version""".replace("CACHE", "--cache=true" if test.args.registry else "--no-push")
+    test.run("GitLab: :debug, no entrypoint, a script", debug, ["sh", "-c", DETECT], ["--entrypoint", "", *variables], expected=whole, script=script)
+    pod = ["--entrypoint", "", "-e", "WORKSPACE=/workspace", "-e", "BUILD_NUMBER=1"]
+    line = f'/kaniko/executor --context "$WORKSPACE" {to[0].replace(":1", ":$BUILD_NUMBER")} {" ".join(to[1:])} --digest-file digest'
+    test.run("Jenkins: :debug that sleeps, and its step", debug, ["sh", "-c", f"sleep 1 & cd $WORKSPACE && {line}"], pod, expected=whole)
+    args = ["--context=/workspace", *to, "--digest-file=/workspace/digest"]
+    test.run("Tekton: the arguments of its step", small, args, ["--workdir", "/workspace"], expected=whole)
+    test.run("the flags of mica build", small, ["-t", "app", "-o", "type=oci,dest=out.tar", "."])
     if test.args.registry:
-        name = f"{test.args.registry}/mica-image-test"
         push = ["--context", "/workspace", "--destination", f"{name}:1", "--insecure", "--digest-file", "digest"]
         test.run("push", small, push, expected=whole)
         cache = [*push, "--cache=true", "--cache-repo", f"{name}/cache"]

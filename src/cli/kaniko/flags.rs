@@ -40,11 +40,22 @@ pub(super) struct Flag {
     env: Option<&'static str>,
     takes: Takes,
     pub(super) fate: Fate,
+    /// What its value is, and what it does, where it does something.
+    help: (&'static str, &'static str),
 }
 
 impl Flag {
     const fn new(name: &'static str, takes: Takes, fate: Fate) -> Self {
-        Self { name, short: None, alias: None, env: None, takes, fate }
+        Self { name, short: None, alias: None, env: None, takes, fate, help: ("VALUE", "") }
+    }
+
+    const fn done(
+        name: &'static str,
+        takes: Takes,
+        value: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { help: (value, help), ..Self::new(name, takes, Done) }
     }
 
     const fn short(self, short: char) -> Self {
@@ -64,15 +75,22 @@ impl Flag {
         if self.name == "context" { "kaniko-context" } else { self.name }
     }
 
+    /// Whether `--help` says what it does.
+    #[cfg(test)]
+    pub(super) fn is_explained(&self) -> bool {
+        !self.help.1.is_empty()
+    }
+
     fn arg(&self) -> Arg {
-        let arg = Arg::new(self.id()).long(self.name).help_heading("Kaniko's flags");
+        let (value, help) = self.help;
+        let arg = Arg::new(self.id()).long(self.name).help(help).help_heading("Kaniko's flags");
+        let arg = arg.value_name(value);
         let arg = match self.takes {
             Takes::Bool => arg
                 .action(ArgAction::Set)
                 .num_args(0..=1)
                 .require_equals(true)
                 .default_missing_value("true")
-                .value_name("BOOL")
                 .value_parser(boolean),
             Takes::One => arg.action(ArgAction::Set).allow_hyphen_values(true),
             Takes::Many => arg.action(ArgAction::Append).allow_hyphen_values(true),
@@ -104,68 +122,134 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::new("azure-container-registry-config", One, Refused(HELPERS)),
     Flag::new("bucket", One, Refused("fetch it first, or give an https:// URL")).short('b'),
     Flag::new("build-arg", Many, Same("build_arg")),
-    Flag::new("cache", Bool, Done),
+    Flag::done(
+        "cache",
+        Bool,
+        "BOOL",
+        "Use and share the steps of the cache repository; false: do all steps anew",
+    ),
     Flag::new("cache-copy-layers", Bool, Moot("all steps are cached")),
     Flag::new("cache-dir", One, Moot("base images are kept in mica's store: mount a volume there")),
-    Flag::new("cache-repo", One, Done),
-    Flag::new("cache-run-layers", Bool, Done),
-    Flag::new("cache-ttl", One, Done),
+    Flag::done(
+        "cache-repo",
+        One,
+        "NAME",
+        "Repository of the cache, or `oci:FOLDER` [default: DESTINATION/cache]",
+    ),
+    Flag::done("cache-run-layers", Bool, "BOOL", "false: do all steps anew"),
+    Flag::done("cache-ttl", One, "DURATION", "Do steps anew whose layers are older"),
     Flag::new("cleanup", Bool, Moot(OWN_ROOT)),
     Flag::new("compressed-caching", Bool, Moot("compressing takes little memory")),
-    Flag::new("compression", One, Done),
-    Flag::new("compression-level", One, Done),
-    Flag::new("context", One, Done).short('c'),
-    Flag::new("context-sub-path", One, Done),
+    Flag::done("compression", One, "METHOD", "How layers are compressed: gzip, zstd"),
+    Flag::done("compression-level", One, "N", "How hard they are compressed"),
+    Flag::done(
+        "context",
+        One,
+        "SOURCE",
+        "Folder, dir://, tar://, tar://stdin, git:// or https:// [default: /workspace/]",
+    )
+    .short('c'),
+    Flag::done("context-sub-path", One, "FOLDER", "Folder of it that is the context"),
     Flag::new("credential-helpers", Many, Moot(HELPERS)),
     Flag::new("custom-platform", One, Same("platform")).alias("customPlatform"),
-    Flag::new("destination", Many, Done).short('d'),
-    Flag::new("digest-file", One, Done),
+    Flag::done(
+        "destination",
+        Many,
+        "NAME[:TAG]",
+        "Name to push the image by; may be given more than once",
+    )
+    .short('d'),
+    Flag::done("digest-file", One, "FILE", "Write the digest of the image to a file"),
     Flag::new("dockerfile", One, Same("file")).short('f'),
     Flag::new("dryrun", Bool, Refused("`--check` and `--call=outline` tell about a build instead")),
     Flag::new("force", Bool, Moot("mica works outside of containers, too")),
     Flag::new("force-build-metadata", Bool, Moot("the history has all instructions")),
-    Flag::new("git", One, Done),
+    Flag::done("git", One, "KEY=VALUE,…", "Of a git context: branch, recurse-submodules"),
     Flag::new("ignore-path", Many, Moot("only what steps write is in the image, there too")),
     Flag::new("ignore-var-run", Bool, Moot("only what steps write is in the image, there too"))
         .alias("whitelist-var-run"),
     Flag::new("image-download-retry", One, Moot(RETRIES)),
-    Flag::new("image-format", One, Done),
+    Flag::done("image-format", One, "FORMAT", "Whose media types the image has: oci, docker"),
     Flag::new("image-fs-extract-retry", One, Moot(RETRIES)),
-    Flag::new("image-name-tag-with-digest-file", One, Done),
-    Flag::new("image-name-with-digest-file", One, Done),
-    Flag::new("insecure", Bool, Done),
-    Flag::new("insecure-pull", Bool, Done),
-    Flag::new("insecure-registry", Many, Done),
+    Flag::done(
+        "image-name-tag-with-digest-file",
+        One,
+        "FILE",
+        "Write NAME:TAG@DIGEST for each name to a file",
+    ),
+    Flag::done(
+        "image-name-with-digest-file",
+        One,
+        "FILE",
+        "Write NAME@DIGEST for each name to a file",
+    ),
+    Flag::done("insecure", Bool, "BOOL", "Registries that are pushed to need no certificate"),
+    Flag::done("insecure-pull", Bool, "BOOL", "All others need none"),
+    Flag::done("insecure-registry", Many, "HOST", "This registry needs none"),
     Flag::new("kaniko-dir", One, Moot("mica's store is where `--root` says")).env("KANIKO_DIR"),
     Flag::new("label", Many, Same("label")),
-    Flag::new("log-format", One, Done),
+    Flag::done("log-format", One, "FORMAT", "How progress is shown: text, color, json"),
     Flag::new("log-timestamp", Bool, Moot("lines have the seconds since their step began")),
     Flag::new("materialize", Bool, Refused(OWN_ROOT)),
-    Flag::new("no-push", Bool, Done).env("KANIKO_NO_PUSH"),
-    Flag::new("no-push-cache", Bool, Done),
-    Flag::new("oci-layout-path", One, Done),
+    Flag::done("no-push", Bool, "BOOL", "Push nothing but the cache").env("KANIKO_NO_PUSH"),
+    Flag::done("no-push-cache", Bool, "BOOL", "Do not push the cache"),
+    Flag::done("oci-layout-path", One, "FOLDER", "Write the image to a folder, as an OCI layout"),
     Flag::new("pre-cleanup", Bool, Moot(OWN_ROOT)),
     Flag::new("preserve-context", Bool, Moot(OWN_ROOT)),
-    Flag::new("push-ignore-immutable-tag-errors", Bool, Done),
+    Flag::done(
+        "push-ignore-immutable-tag-errors",
+        Bool,
+        "BOOL",
+        "Leave a tag alone that its registry never moves",
+    ),
     Flag::new("push-retry", One, Moot(RETRIES)),
-    Flag::new("registry-certificate", Many, Done),
-    Flag::new("registry-client-cert", Many, Done),
-    Flag::new("registry-map", Many, Done).env("KANIKO_REGISTRY_MAP"),
-    Flag::new("registry-mirror", Many, Done).env("KANIKO_REGISTRY_MIRROR"),
-    Flag::new("reproducible", Bool, Done),
+    Flag::done("registry-certificate", Many, "HOST=FILE", "Certificate that is also trusted there"),
+    Flag::done("registry-client-cert", Many, "HOST=CERT,KEY", "What this registry is shown"),
+    Flag::done(
+        "registry-map",
+        Many,
+        "HOST=MIRROR;…",
+        "Mirrors of registries, which are asked first",
+    )
+    .env("KANIKO_REGISTRY_MAP"),
+    Flag::done("registry-mirror", Many, "MIRROR", "Mirror of Docker Hub, which is asked first")
+        .env("KANIKO_REGISTRY_MIRROR"),
+    Flag::done(
+        "reproducible",
+        Bool,
+        "BOOL",
+        "All times in the image are 1970, or $SOURCE_DATE_EPOCH",
+    ),
     Flag::new("secret", Many, Same("secret")),
-    Flag::new("single-snapshot", Bool, Done),
-    Flag::new("skip-default-registry-fallback", Bool, Done),
+    Flag::done(
+        "single-snapshot",
+        Bool,
+        "BOOL",
+        "Make one layer of all that the build puts on its base",
+    ),
+    Flag::done(
+        "skip-default-registry-fallback",
+        Bool,
+        "BOOL",
+        "Ask a registry that has mirrors for no image itself",
+    ),
     Flag::new("skip-push-permission-check", Bool, Moot("nobody is asked before the push")),
-    Flag::new("skip-tls-verify", Bool, Done),
-    Flag::new("skip-tls-verify-pull", Bool, Done),
-    Flag::new("skip-tls-verify-registry", Many, Done),
+    Flag::done("skip-tls-verify", Bool, "BOOL", "As --insecure"),
+    Flag::done("skip-tls-verify-pull", Bool, "BOOL", "As --insecure-pull"),
+    Flag::done("skip-tls-verify-registry", Many, "HOST", "As --insecure-registry"),
     Flag::new("skip-unused-stages", Bool, Moot("stages that nobody needs are never built")),
     Flag::new("snapshot-mode", One, Moot(FOUND)).alias("snapshotMode"),
-    Flag::new("tar-path", One, Done).alias("tarPath"),
+    Flag::done("tar-path", One, "FILE", "Write the image to an archive for `docker load`")
+        .alias("tarPath"),
     Flag::new("target", One, Same("target")),
     Flag::new("use-new-run", Bool, Moot(FOUND)),
-    Flag::new("verbosity", One, Done).short('v'),
+    Flag::done(
+        "verbosity",
+        One,
+        "LEVEL",
+        "panic, fatal, error: show no progress; warn, info, debug, trace",
+    )
+    .short('v'),
 ];
 
 /// `executor`: the flags of `mica build` and those of Kaniko.
@@ -173,14 +257,15 @@ pub(super) fn command() -> Command {
     let shared = Cli::command();
     let shared = shared.get_arguments().filter(|arg| arg.get_id() != "version").cloned();
     let mut command = Command::new("executor")
-        .about("Builds an image and pushes it, called as Kaniko's executor is")
         .override_usage("executor [OPTIONS] [PATH|URL|-]\n       executor COMMAND …")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
         .args_override_self(true)
         .args(shared);
     command = BuildArgs::augment_args(command)
-        .mut_arg("context", |arg| arg.required(false).default_value("."))
+        .about("Builds an image and pushes it, called as Kaniko's executor is")
+        .long_about(None)
+        .mut_arg("context", |arg| arg.required(false).default_value(".").hide_default_value(true))
         // Kaniko's `-c` is the context.
         .mut_arg("cpu_shares", |arg| arg.short(None));
     for flag in FLAGS {

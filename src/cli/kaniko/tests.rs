@@ -256,4 +256,7 @@ fn the_name_it_is_called_by() {
     check("/usr/bin/mica", false);
     check("/executor/mica", false);
     flags::command().debug_assert();
+    for flag in FLAGS {
+        assert_eq!(flag.is_explained(), flag.fate == Fate::Done, "{}", flag.name);
+    }
 }
