@@ -4,12 +4,13 @@
 //! the root was made for this one step (`flat`), so nothing of another step is in it, and no
 //! descriptor of ours leads out. What is dropped beyond Docker's defaults keeps it so: without
 //! `CAP_SYS_CHROOT` there is no second chroot to walk out of, without `CAP_MKNOD` no disk to open;
-//! calls that look into other processes are refused, as those of the container have the same ids.
-//! Landlock, where there is one, says all that again, and keeps signals inside.
+//! calls that look into other processes are refused, as those of the container have the same ids, and
+//! what is aimed at one by its number passes the guardian first (`emulation`). Landlock, where there is
+//! one, says all that again, and keeps abstract sockets inside.
 //!
 //! What there is not: namespaces. A step sees the container's network, host name and process numbers.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -92,12 +93,16 @@ pub(super) fn shut_in() -> Result<(), SetupError> {
     rustix::thread::set_no_new_privs(true).during(Step::Filter)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).during(Step::Filter)?;
-    let _kernel_without_landlock = sys::restrict_to(&root);
+    let scopes = sys::ABSTRACT_SOCKETS | sys::SIGNALS;
+    let _kernel_without_landlock = sys::restrict(Some(root.as_fd()), scopes);
     Ok(())
 }
 
 /// Ends all that a step has left behind: whatever has lost its parent became this process's child.
-pub(super) fn end_children() {
+///
+/// # Errors
+/// Some of it got away: what it goes on to write must not become a layer.
+pub(super) fn end_children() -> Result<(), SetupError> {
     let (own, began) = (rustix::process::getpid(), Instant::now());
     while began.elapsed() < PATIENCE {
         for child in children(own) {
@@ -108,11 +113,12 @@ pub(super) fn end_children() {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 // None is left.
-                Err(_) => return,
+                Err(_) => return Ok(()),
             }
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+    Err(SetupError::Restless)
 }
 
 /// The processes whose parent is `parent`; the working directory is `/proc`.

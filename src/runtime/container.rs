@@ -41,7 +41,7 @@ pub(super) fn run(
     let Outside { socket, guardian, teller, mode } = outside;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let (root, terminal) = if mode.has_namespaces() {
-        enter_namespaces(spec, socket)?
+        enter_namespaces(spec, socket, mode)?
     } else {
         (chroot::enter(spec)?, None)
     };
@@ -64,6 +64,7 @@ pub(super) fn run(
 fn enter_namespaces(
     spec: &ExecSpec,
     socket: &UnixStream,
+    mode: Isolation,
 ) -> Result<(OwnedFd, Option<OwnedFd>), SetupError> {
     rootfs::enter_mount_namespace()?;
     nix::unistd::sethostname(&spec.hostname).during(Step::Hostname)?;
@@ -73,7 +74,7 @@ fn enter_namespaces(
     let (root, dev) = mount_all(spec, socket)?;
     let terminal = if spec.terminal { Some(console::open(&dev, socket)?) } else { None };
     drop(dev);
-    rootfs::pivot(&root)?;
+    rootfs::pivot(&root, mode)?;
     Ok((root, terminal))
 }
 

@@ -120,6 +120,9 @@ pub enum SetupError {
         /// The kernel's error number.
         errno: i32,
     },
+    /// Without a PID namespace: what the step has started forks faster than it can be ended.
+    #[error("the step leaves processes behind that can't be ended")]
+    Restless,
     /// The specification itself is wrong.
     #[error("{reason}")]
     Invalid {

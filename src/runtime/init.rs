@@ -127,7 +127,7 @@ fn guard(
         if ended {
             let status = status_of(pid);
             if !mode.has_namespaces() {
-                chroot::end_children();
+                chroot::end_children()?;
             }
             return status;
         }

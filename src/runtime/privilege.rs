@@ -11,7 +11,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use super::error::{During, SetupError, Step};
 use super::isolation::{Emulation, Mode};
 use super::seccomp::{self, Profile};
-use super::spec::{ExecSpec, Resource, Security, Ulimit};
+use super::spec::{ExecSpec, Network, Resource, Security, Ulimit};
 use super::user::User;
 use super::{chroot, sys, wire};
 
@@ -61,6 +61,11 @@ pub(super) fn drop_to(
             (Profile::Shared, CAPABILITIES - CapabilitySet::SYS_CHROOT - CapabilitySet::MKNOD)
         }
     };
+    if sandboxed && mode.has_namespaces() && spec.network == Network::Host {
+        // They go by the network, which is the host's: there are services that trust whoever gets there
+        // (CVE-2020-15257).
+        let _kernel_before_6_12 = sys::restrict(None, sys::ABSTRACT_SOCKETS);
+    }
     if sandboxed || emulation != Emulation::Nothing {
         let program = seccomp::program(profile, emulation);
         let listener = sys::load_filter(&program, teller.is_some()).during(Step::Filter)?;

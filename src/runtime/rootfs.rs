@@ -16,15 +16,20 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2, unlinkat};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, open, openat, openat2, statx,
+    unlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen, mount, mount_change, move_mount, open_tree, unmount,
 };
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::error::{During, SetupError, Step};
+use super::isolation::Mode as Isolation;
 use super::sys;
 use crate::mount::Overlay;
 
@@ -328,28 +333,50 @@ pub(super) fn enter_mount_namespace() -> Result<(), SetupError> {
 }
 
 /// Makes `root` the root of this mount namespace and lets go of everything else.
-pub(super) fn pivot(root: &OwnedFd) -> Result<(), SetupError> {
+pub(super) fn pivot(root: &OwnedFd, mode: Isolation) -> Result<(), SetupError> {
     // The old root ends up on top of the new one, from where it is detached: no directory of the
     // image is needed for it. The scratch file system lies on top of it in turn.
-    rustix::process::fchdir(root).during(Step::PivotRoot)?;
-    match rustix::process::pivot_root(".", ".") {
-        Err(Errno::PERM | Errno::INVAL) => return cover().during(Step::PivotRoot),
-        pivoted => pivoted.during(Step::PivotRoot)?,
+    if replace_root(root).during(Step::PivotRoot)? {
+        unmount(".", UnmountFlags::DETACH).during(Step::PivotRoot)?;
     }
-    unmount(".", UnmountFlags::DETACH).during(Step::PivotRoot)?;
-    unmount(".", UnmountFlags::DETACH).during(Step::PivotRoot)?;
+    if mode == Isolation::Root {
+        // Whoever starts mica in a chroot has given it a root that is not that of the mount namespace,
+        // and out of it a step could walk. (The kernel gives no user namespace to those in a chroot.)
+        // Entering the namespace again leads to its true root.
+        let own = pidfd_open(getpid(), PidfdFlags::empty()).during(Step::PivotRoot)?;
+        nix::sched::setns(&own, nix::sched::CloneFlags::CLONE_NEWNS).during(Step::PivotRoot)?;
+        let mounts = mount_id(root).and_then(|it| Ok((it, mount_id(rustix::fs::CWD)?)));
+        let (wanted, true_root) = mounts.during(Step::PivotRoot)?;
+        if wanted != true_root {
+            replace_root(root).during(Step::PivotRoot)?;
+        }
+    }
     rustix::process::chdir("/").during(Step::PivotRoot)
 }
 
-/// Moves the working directory's mount on top of the old root, where that can't be replaced: Docker's
-/// filter lets who has `CAP_SYS_ADMIN` mount but not pivot, and an initial RAM disk stays.
-///
-/// No `..` leads below what is mounted on the root of a namespace, and nobody without that capability
-/// can take it away.
-fn cover() -> rustix::io::Result<()> {
-    rustix::mount::mount_move(".", "/")?;
-    rustix::process::chroot(".")?;
-    rustix::process::chdir("/")
+/// Puts `root` in the root's place and lets go of that; `false` if it stays, covered.
+fn replace_root(root: &OwnedFd) -> rustix::io::Result<bool> {
+    rustix::process::fchdir(root)?;
+    match rustix::process::pivot_root(".", ".") {
+        // Docker's filter lets who has `CAP_SYS_ADMIN` mount but not pivot, and an initial RAM disk stays.
+        // No `..` leads below what is mounted on the root of a namespace, and nobody without that
+        // capability can take it away.
+        Err(Errno::PERM | Errno::INVAL) => {
+            rustix::mount::mount_move(".", "/")?;
+            rustix::process::chroot(".")?;
+            Ok(false)
+        }
+        pivoted => {
+            pivoted?;
+            unmount(".", UnmountFlags::DETACH)?;
+            Ok(true)
+        }
+    }
+}
+
+fn mount_id(directory: impl AsFd) -> rustix::io::Result<u64> {
+    let flags = AtFlags::EMPTY_PATH;
+    Ok(statx(directory, "", flags, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
 /// Reads a regular file of at most `limit` bytes below `root`; `None` if there is none.

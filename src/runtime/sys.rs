@@ -224,9 +224,14 @@ pub(super) fn statx_bytes(
     Ok(bytes)
 }
 
-/// Lets this thread and its children reach nothing but what is below `root`, and signal nobody but each
-/// other, as far as the kernel's Landlock knows how. Needs `no_new_privs`.
-pub(super) fn restrict_to(root: impl AsFd) -> io::Result<()> {
+/// What [`restrict`] keeps inside besides files: bits of `LANDLOCK_SCOPE_*`.
+pub(super) const ABSTRACT_SOCKETS: u64 = 1;
+pub(super) const SIGNALS: u64 = 2;
+
+/// Lets this thread and its children reach no files but those below `root`, if one is given, and keeps
+/// in what `scopes` says, as far as the kernel's Landlock knows how. Needs `no_new_privs`, or
+/// `CAP_SYS_ADMIN`.
+pub(super) fn restrict(root: Option<BorrowedFd<'_>>, scopes: u64) -> io::Result<()> {
     #[repr(C)]
     struct Ruleset {
         files: u64,
@@ -240,7 +245,6 @@ pub(super) fn restrict_to(root: impl AsFd) -> io::Result<()> {
     }
     const VERSION: u32 = 1;
     const RULE_BENEATH: u32 = 1;
-    const SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS: u64 = 3;
     // SAFETY: with this flag the kernel reads no attributes and returns a number.
     let version = unsafe {
         libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, VERSION)
@@ -248,13 +252,17 @@ pub(super) fn restrict_to(root: impl AsFd) -> io::Result<()> {
     check(version)?;
     // How many rights over files each version knows.
     let rights = match version {
-        1 => 13,
+        // This one lets nobody move a file into another directory.
+        1 => 0,
         2 => 14,
         3 | 4 => 15,
         _ => 16,
     };
-    let files = (1 << rights) - 1;
-    let scoped = if version >= 6 { SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS } else { 0 };
+    let files = if root.is_some() { (1 << rights) - 1 } else { 0 };
+    let scoped = if version >= 6 { scopes } else { 0 };
+    if files == 0 && scoped == 0 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     let ruleset = Ruleset { files, network: 0, scoped };
     // Older kernels know the first field, then the first two.
     let size = match version {
@@ -269,12 +277,14 @@ pub(super) fn restrict_to(root: impl AsFd) -> io::Result<()> {
     let fd = i32::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
     // SAFETY: what the kernel returned is a new descriptor that nobody else has.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let rule = Beneath { allowed: files, parent: root.as_fd().as_raw_fd() };
     let ruleset = fd.as_raw_fd();
-    // SAFETY: the kernel reads one packed struct that outlives the call.
-    check(unsafe {
-        libc::syscall(libc::SYS_landlock_add_rule, ruleset, RULE_BENEATH, &raw const rule, 0)
-    })?;
+    if let Some(root) = root {
+        let rule = Beneath { allowed: files, parent: root.as_raw_fd() };
+        // SAFETY: the kernel reads one packed struct that outlives the call.
+        check(unsafe {
+            libc::syscall(libc::SYS_landlock_add_rule, ruleset, RULE_BENEATH, &raw const rule, 0)
+        })?;
+    }
     // SAFETY: takes a descriptor and no memory.
     check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) })
 }

@@ -227,6 +227,7 @@ wire! { enum
         5 CommandNotFound { command command }
         6 CommandDenied { command command, errno errno }
         7 Invalid { reason reason }
+        8 Restless {}
     }
 }
 

@@ -106,7 +106,7 @@ impl TestEnv {
         if let Some(user) = &env.user {
             fs::set_permissions(env.dir.path(), PermissionsExt::from_mode(0o755)).expect("chmod");
             // The target folder may be closed to that user.
-            fs::copy(env!("CARGO_BIN_EXE_mica"), env.path("mica")).expect("to copy mica");
+            copy_program(env!("CARGO_BIN_EXE_mica").as_ref(), &env.path("mica"));
             for part in ["", "home", "tmp", "contexts"] {
                 give(&env.path(part), user.uid, user.gid);
             }
@@ -189,16 +189,11 @@ impl TestEnv {
         store: &Path,
         args: impl IntoIterator<Item = S>,
     ) -> Command {
-        let mut command = match &self.user {
-            None => Command::new(env!("CARGO_BIN_EXE_mica")),
-            Some(user) => {
-                let mut command = Command::new("setpriv");
-                let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
-                command.args(["--reuid", &uid, "--regid", &gid, "--init-groups"]);
-                command.arg(self.path("mica"));
-                command
-            }
+        let mica = match &self.user {
+            None => PathBuf::from(env!("CARGO_BIN_EXE_mica")),
+            Some(_) => self.path("mica"),
         };
+        let mut command = self.program(mica);
         command
             .arg("--root")
             .arg(store)
@@ -209,6 +204,15 @@ impl TestEnv {
             .env("TMPDIR", self.path("tmp"))
             .current_dir(self.path("contexts"))
             .stdin(Stdio::null());
+        command
+    }
+
+    /// Any program as this environment's user.
+    pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        let Some(user) = &self.user else { return Command::new(program) };
+        let mut command = Command::new("setpriv");
+        let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
+        command.args(["--reuid", &uid, "--regid", &gid, "--init-groups"]).arg(program);
         command
     }
 
@@ -329,6 +333,13 @@ impl From<std::process::Output> for Ran {
             bytes: output.stdout,
         }
     }
+}
+
+/// Copies a program so that it can be run at once: if this process wrote it, a child that another test
+/// starts in the same moment might still have it open for writing.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args([from, to]).status();
+    assert!(copied.is_ok_and(|it| it.success()), "to copy {}", from.display());
 }
 
 /// Writes a file of a context, and the folders above it.

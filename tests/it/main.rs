@@ -43,3 +43,4 @@ mod stdin;
 mod system;
 mod system_calls;
 mod tls;
+mod walls;

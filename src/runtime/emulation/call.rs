@@ -61,6 +61,9 @@ calls! {
     Statx "statx",
     Access "access",
     Faccessat "faccessat" "faccessat2",
+    Kill "kill" "tkill" "rt_sigqueueinfo" "pidfd_open" "prlimit64",
+    KillThread "tgkill" "rt_tgsigqueueinfo",
+    Fcntl "fcntl" "fcntl64",
 }
 
 impl Call {
@@ -69,14 +72,22 @@ impl Call {
             Emulation::Nothing => false,
             Emulation::Devices => self.makes_devices(),
             Emulation::Processes => {
-                self.makes_devices() || self.asks() || matches!(self, Self::Open | Self::Openat)
+                self.makes_devices()
+                    || self.asks()
+                    || self.aims_at_processes()
+                    || matches!(self, Self::Open | Self::Openat)
             }
-            Emulation::Owners => !self.asks(),
+            Emulation::Owners => !self.asks() && !self.aims_at_processes(),
         }
     }
 
     fn makes_devices(self) -> bool {
         matches!(self, Self::Mknod | Self::Mknodat)
+    }
+
+    /// Whether an argument is the number of a process.
+    pub(super) fn aims_at_processes(self) -> bool {
+        matches!(self, Self::Kill | Self::KillThread | Self::Fcntl)
     }
 
     /// Whether the call asks what is at a path, and changes nothing.
@@ -107,7 +118,7 @@ impl Call {
                 | Self::Mkdirat
                 | Self::Symlink
                 | Self::Symlinkat
-        ) && !self.asks()
+        ) && !self.asks() && !self.aims_at_processes()
     }
 
     /// What of an argument makes the call mica's business, where not every such call is.
@@ -119,6 +130,10 @@ impl Call {
             (Self::Openat, Emulation::Owners) => (2, O_CREAT, true),
             (Self::Newfstatat, _) => (3, AT_EMPTY_PATH, false),
             (Self::Statx, _) => (2, AT_EMPTY_PATH, false),
+            // 0 is the caller.
+            (Self::Kill | Self::KillThread, _) => (0, u32::MAX, true),
+            // F_SETOWN, and a few more.
+            (Self::Fcntl, _) => (1, nix::libc::F_SETOWN.cast_unsigned(), true),
             _ => return None,
         };
         Some(Condition { argument, bits, set })

@@ -1,7 +1,8 @@
 //! Answers system calls of a step that the kernel would refuse for want of ids, or of `/proc`.
 //!
 //! A user namespace of one id has no other user to change to or to give a file to, and none has
-//! devices. A chroot has no `/proc` (`own_proc`). Where the kernel would refuse, the step's filter stops the call and tells the guardian;
+//! devices. A chroot has no `/proc` (`own_proc`), and no process numbers of its own (`signals`). Where the
+//! kernel would refuse, or allow too much, the step's filter stops the call and tells the guardian;
 //! it writes down what was wanted (`record`), where whoever reads the layer finds it, and answers that
 //! it is done. What a process takes itself for is remembered and told to it (`identities`), so that
 //! programs that check find what they set.
@@ -18,6 +19,7 @@ mod identity;
 mod own_proc;
 mod owner;
 mod record;
+mod signals;
 mod tracee;
 
 use std::collections::HashMap;
@@ -175,8 +177,11 @@ impl Supervisor {
             Some(inside) => inside,
             // Whoever waits is there, and so is the first process.
             none => {
-                let entered = Inside::enter(self.first, emulation, self.namespaces);
-                none.insert(entered.map_err(|_| Unanswered)?)
+                match Inside::enter(self.first, emulation, self.namespaces) {
+                    Ok(inside) => none.insert(inside),
+                    // Without a look at it, no call is let through.
+                    Err(_) => return Ok(Answer::Fails(Errno::PERM)),
+                }
             }
         };
         let data = &notification.data;
@@ -208,6 +213,7 @@ impl Supervisor {
             {
                 create::anything(tracee, &asked, identities)
             }
+            call if call.aims_at_processes() => Ok(signals::aimed(&asked, identities)),
             _ if emulation == Emulation::Processes => own_proc::look_up(tracee, &asked),
             _ => owner::identity(&tracee, &asked, identities),
         }

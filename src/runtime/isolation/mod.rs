@@ -101,7 +101,8 @@ pub(super) enum Emulation {
     Nothing,
     /// The making of device nodes.
     Devices,
-    /// That, and what a process asks about itself: there is no `/proc`.
+    /// That, what a process asks about itself, as there is no `/proc`, and whatever is aimed at a process by
+    /// its number: those outside have numbers, too.
     Processes,
     /// The making of device nodes, and whatever names a user or group that is not mapped.
     Owners,

@@ -355,6 +355,14 @@ mod tests {
             check(Emulation::Devices, name, 0, allow);
             check(Emulation::Owners, name, 0, NOTIFY);
         }
+        for name in ["kill", "tgkill", "prlimit64", "pidfd_open"] {
+            check(Emulation::DevicesAndSignals, name, 0, allow);
+            check(Emulation::DevicesAndSignals, name, u32::MAX, NOTIFY);
+            check(Emulation::Owners, name, u32::MAX, allow);
+        }
+        check(Emulation::DevicesAndSignals, "mknod", 0, NOTIFY);
+        check(Emulation::DevicesAndSignals, "fcntl", 8, NOTIFY);
+        check(Emulation::DevicesAndSignals, "fcntl", 4, allow);
         check(Emulation::Owners, "openat", 0, allow);
         check(Emulation::Owners, "openat", 0o101, NOTIFY);
         check(Emulation::Owners, "read", u32::MAX, allow);

@@ -1,0 +1,28 @@
+//! Calls that are aimed at a process by its number, where a step has no numbers of its own.
+//!
+//! The kernel does what was asked, once it is known to concern the step alone. In between, what was found
+//! may end and its number may go to somebody else; but not to mica, nor to the guardian, which have theirs.
+
+use rustix::io::Errno;
+
+use super::identities::Identities;
+use super::{Answer, Asked, Call};
+
+pub(super) fn aimed(asked: &Asked<'_>, identities: &Identities) -> Answer {
+    const F_SETOWN: u32 = nix::libc::F_SETOWN.cast_unsigned();
+    // Its number is behind a pointer, where it may change.
+    const F_SETOWN_EX: u32 = 15;
+    let aims: &[usize] = match (asked.call, asked.number(1)) {
+        (Call::KillThread, _) => &[0, 1],
+        (Call::Fcntl, F_SETOWN) => &[2],
+        (Call::Fcntl, F_SETOWN_EX) => return Answer::Fails(Errno::PERM),
+        (Call::Fcntl, _) => &[],
+        _ => &[0],
+    };
+    if aims.iter().all(|index| identities.are_of_step(asked.descriptor(*index))) {
+        Answer::Continue
+    } else {
+        // As in a PID namespace: whoever is not of the step is not there.
+        Answer::Fails(Errno::SRCH)
+    }
+}
