@@ -53,8 +53,16 @@ where
     let (state, changed) = (Mutex::new(state), Condvar::new());
     let needs: HashMap<K, &Task<K>> = tasks.iter().map(|task| (task.id, task)).collect();
     std::thread::scope(|scope| {
-        for _ in 0..jobs.min(tasks.len()) {
-            scope.spawn(|| worker(&state, &changed, &needs, &dependants, &work));
+        let worker = || worker(&state, &changed, &needs, &dependants, &work);
+        for number in 0..jobs.min(tasks.len()) {
+            let started = std::thread::Builder::new().spawn_scoped(scope, worker);
+            // Where threads are scarce, those that there are do all the work.
+            if started.is_err() {
+                if number == 0 {
+                    worker();
+                }
+                break;
+            }
         }
     });
     let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);

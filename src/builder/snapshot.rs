@@ -73,17 +73,15 @@ impl Snapshot {
     pub(super) fn commit(&self, staged: StagedLayer, created: String) -> Self {
         let dir = staged.fs();
         let (staged, packed) = (Mutex::new(Some(staged)), OnceLock::new());
-        let fresh = Fresh { dir: dir.clone(), staged, created, packed };
+        let fresh = Fresh { dir, staged, created, packed };
         let state = State::Fresh(Box::new(fresh));
         let layer = Arc::new(Layer { below: self.clone(), state });
         let hashed = Arc::clone(&layer);
-        std::thread::spawn(move || {
-            let packed = hash(&dir).map_err(|err| with_causes(err.as_ref()));
-            if let State::Fresh(fresh) = &hashed.state {
-                // Nobody else sets it.
-                drop(fresh.packed.set(packed));
-            }
-        });
+        let started = std::thread::Builder::new().spawn(move || hashed.pack());
+        if started.is_err() {
+            // No thread is to be had: here, then.
+            layer.pack();
+        }
         Self(Some(layer))
     }
 
@@ -150,6 +148,15 @@ impl Snapshot {
 }
 
 impl Layer {
+    /// Hashes what was made in this build.
+    fn pack(&self) {
+        if let State::Fresh(fresh) = &self.state {
+            let packed = hash(&fresh.dir).map_err(|err| with_causes(err.as_ref()));
+            // Nobody else sets it.
+            drop(fresh.packed.set(packed));
+        }
+    }
+
     /// What hashing found; waits for it.
     fn packed(&self) -> Result<Packed, BuildError> {
         match &self.state {

@@ -13,7 +13,6 @@ pub(super) mod flags;
 pub(super) mod input;
 mod outputs;
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,7 +24,7 @@ use super::args::{BuildArgs, NetworkArg, ProgressArg};
 use super::progress::Drawing;
 use super::pull::{self, Puller};
 use super::signals::unless_cancelled;
-use super::{CliError, Context, report, ui};
+use super::{CliError, Context, report, threads, ui};
 use crate::builder::progress::{Event, Progress};
 use crate::builder::{
     self, Access, BuildError, BuildRequest, BuildResult, NamedContexts, Options, Secrets, Services,
@@ -223,7 +222,7 @@ fn tell(
 }
 
 fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(MIN_JOBS, NonZeroUsize::get).max(MIN_JOBS)
+    threads::at_once().max(MIN_JOBS)
 }
 
 fn options(

@@ -63,6 +63,9 @@ pub(super) enum CliError {
     /// `--change` of something that cannot be changed.
     #[error("`--change`: {0}")]
     Change(String),
+    /// The limit on processes is reached.
+    #[error("cannot start a thread")]
+    Threads(#[source] io::Error),
     /// A file of the user's that cannot be read.
     #[error("cannot read `{}`", path.display())]
     Read {

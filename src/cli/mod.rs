@@ -16,6 +16,7 @@ mod run;
 mod search;
 mod signals;
 mod system;
+mod threads;
 mod ui;
 
 use std::ffi::OsString;
@@ -71,6 +72,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     }
     // Before anything else: it needs a process of one thread.
     let isolation = isolation::enter(cli.isolation.into())?;
+    threads::prepare()?;
     let context = Context { root: cli.root, isolation };
     match cli.command {
         Command::Build(args) => return build::build(&context, &args),

@@ -326,6 +326,9 @@ fn hint_of(err: &CliError) -> Option<String> {
         CliError::ArchiveToTerminal => "give a file with `--output FILE`, or redirect it",
         CliError::InputFromTerminal => "give a file with `--input FILE`, or redirect it",
         CliError::SeveralNames { .. } => "remove its names one by one, or all with `--force`",
+        CliError::Threads(_) => {
+            "raise the limit on processes: `ulimit -u`, or `--pids-limit` of the container"
+        }
         CliError::NoHome => "say where images are to be kept with `--root DIR`",
         _ => return None,
     };

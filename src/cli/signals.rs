@@ -15,11 +15,12 @@ pub(super) fn cancel_token() -> Result<CancelToken, CliError> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().map_err(|errno| failed(errno.into()))?;
     let cancelled = token.clone();
-    std::thread::spawn(move || {
+    let wait = move || {
         while signals.wait().is_ok() {
             cancelled.cancel();
         }
-    });
+    };
+    std::thread::Builder::new().spawn(wait).map_err(CliError::Threads)?;
     Ok(token)
 }
 

@@ -54,21 +54,24 @@ impl<W: Write> HashBeside<W> {
     fn hand_over(&mut self) -> io::Result<()> {
         self.out.write_all(&self.piece)?;
         self.count += self.piece.len() as u64;
-        let other = self.other.get_or_insert_with(Other::start);
+        let other = match &mut self.other {
+            Some(other) => other,
+            none => none.insert(Other::start()?),
+        };
         let next = other.empty.recv().map_err(|_| gone())?;
         other.full.send(std::mem::replace(&mut self.piece, next)).map_err(|_| gone())
     }
 }
 
 impl Other {
-    fn start() -> Self {
+    fn start() -> io::Result<Self> {
         let (full, pieces) = sync_channel::<Vec<u8>>(PIECES);
         let (back, empty) = sync_channel(PIECES);
         for _ in 0..PIECES {
             // There is room for all of them.
             drop(back.send(Vec::new()));
         }
-        let thread = std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().spawn(move || {
             let mut hasher = Sha256::new();
             for mut piece in pieces {
                 hasher.update(&piece);
@@ -78,8 +81,8 @@ impl Other {
                 }
             }
             hasher
-        });
-        Self { full, empty, thread }
+        })?;
+        Ok(Self { full, empty, thread })
     }
 }
 

@@ -14,10 +14,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-use super::error::{During, SetupError, Step};
+use super::error::{During, SetupError, Step, displayable};
 use super::spec::{ExecSpec, Network, Security};
 use super::sys;
 
@@ -80,7 +80,20 @@ pub(super) fn enter(spec: &ExecSpec) -> Result<OwnedFd, SetupError> {
         return Err(SetupError::Invalid { reason });
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(root, flags, Mode::empty()).during_on(Step::MountRoot, root)?;
+    let path = root;
+    let root = rustix::fs::open(path, flags, Mode::empty()).during_on(Step::MountRoot, path)?;
+    let mounted = rustix::fs::fstatvfs(&root).during_on(Step::MountRoot, path)?.f_flag;
+    for (flag, name) in [(StatVfsMountFlags::NOEXEC, "noexec"), (StatVfsMountFlags::NODEV, "nodev")]
+    {
+        if mounted.contains(flag) {
+            let reason = format!(
+                "a chroot needs its files where programs and devices work, and `{}` is mounted with \
+                 `{name}`: keep images elsewhere with `--root`, on a volume for example",
+                displayable(path).display()
+            );
+            return Err(SetupError::Invalid { reason });
+        }
+    }
     rustix::process::fchdir(&root).during(Step::PivotRoot)?;
     rustix::process::chroot(".").during(Step::PivotRoot)?;
     rustix::process::chdir("/").during(Step::PivotRoot)?;

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use super::user::UserError;
 
+/// What helps where the limit on processes is reached.
+const FEW_PROCESSES: &str =
+    "raise the limit on processes: `ulimit -u`, or `--pids-limit` of the container";
+
 /// A failure to start a process; once it runs, its end is an [`ExitStatus`](super::ExitStatus).
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -53,6 +57,9 @@ impl SandboxError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Setup(error) => error.hint(),
+            Self::Spawn { source } if source.raw_os_error() == Some(nix::libc::EAGAIN) => {
+                Some(FEW_PROCESSES)
+            }
             Self::NoIsolation { .. } => Some(
                 "give the container one of these: `--security-opt seccomp=unconfined` (a user \
                  namespace), `--user 0` (a chroot), or `--privileged`; or leave RUN out",
@@ -135,6 +142,7 @@ impl SetupError {
     /// Returns what the user could do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Kernel { errno: nix::libc::EAGAIN, .. } => Some(FEW_PROCESSES),
             Self::Kernel { step: Step::Namespaces, .. } => {
                 Some("the kernel or an outer container forbids namespaces: see `mica info`")
             }

@@ -22,6 +22,7 @@ use super::{chroot, container, sys};
 
 /// Reads what is to be run from standard input, runs it, and reports on the same socket.
 pub(super) fn main() -> u8 {
+    drop(sys::stop_ignoring(nix::sys::signal::Signal::SIGCHLD));
     let Ok(socket) = std::io::stdin().as_fd().try_clone_to_owned() else { return 1 };
     let socket = UnixStream::from(socket);
     // Nobody to report to: mica is gone, or somebody plays with our name.

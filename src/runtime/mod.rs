@@ -102,10 +102,12 @@ pub fn init_if_child() {
 }
 
 /// Makes a full quota an error like a full disk instead of a signal that kills, and lets this process
-/// have as many open files as it is allowed. What is refused is done without.
+/// have as many open files as it is allowed. Whoever started it may not care for its children; it does
+/// for its own. What is refused is done without.
 pub fn set_up_process() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     drop(sys::ignore(nix::sys::signal::Signal::SIGXFSZ));
+    drop(sys::stop_ignoring(nix::sys::signal::Signal::SIGCHLD));
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _kept_where_refused = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }

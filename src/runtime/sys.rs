@@ -324,6 +324,13 @@ pub(super) fn ignore(signal: nix::sys::signal::Signal) -> io::Result<()> {
     unsafe { set(signal, SigHandler::SigIgn) }.map(drop).map_err(io::Error::from)
 }
 
+/// Gives a signal its default action again, which somebody may have taken before this process began.
+pub(super) fn stop_ignoring(signal: nix::sys::signal::Signal) -> io::Result<()> {
+    use nix::sys::signal::{SigHandler, signal as set};
+    // SAFETY: the default action installs no handler.
+    unsafe { set(signal, SigHandler::SigDfl) }.map(drop).map_err(io::Error::from)
+}
+
 /// Where [`on_window_change`] tells of a new size.
 static WINDOW_CHANGES: AtomicI32 = AtomicI32::new(-1);
 

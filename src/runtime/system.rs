@@ -210,8 +210,8 @@ pub(super) fn mount_dev(
     for &(name, major, minor) in DEVICES {
         let node = match device(name, major, minor)? {
             Ok(node) => node,
-            // A machine may lack /dev/tty; nothing runs without the others.
-            Err(Errno::NOENT) if name == "tty" => continue,
+            // A machine may lack /dev/tty, or have something else there; nothing runs without the others.
+            Err(Errno::NOENT | Errno::NODEV) if name == "tty" => continue,
             Err(error) => return Err(error).during_on(step, format!("/dev/{name}")),
         };
         let node = clone_tree(&node, false).during_on(step, format!("/dev/{name}"))?;

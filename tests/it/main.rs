@@ -37,6 +37,7 @@ mod search;
 mod secrets;
 mod server;
 mod shared_cache;
+mod small_machine;
 mod ssh;
 mod stages;
 mod stdin;

@@ -37,7 +37,7 @@ enum Change {
 impl Live {
     pub(super) fn start() -> Self {
         let (events, changes) = mpsc::channel();
-        let drawer = std::thread::spawn(move || {
+        let drawer = std::thread::Builder::new().spawn(move || {
             let mut screen = Screen::default();
             loop {
                 match changes.recv_timeout(TICK) {
@@ -54,7 +54,9 @@ impl Live {
             }
             screen.draw();
         });
-        Self { events: Some(events), drawer: Some(drawer) }
+        // Without a thread, nothing is drawn.
+        let drawer = drawer.ok();
+        Self { events: drawer.as_ref().map(|_| events), drawer }
     }
 }
 

@@ -118,7 +118,8 @@ impl Call {
                 | Self::Mkdirat
                 | Self::Symlink
                 | Self::Symlinkat
-        ) && !self.asks() && !self.aims_at_processes()
+        ) && !self.asks()
+            && !self.aims_at_processes()
     }
 
     /// What of an argument makes the call mica's business, where not every such call is.

@@ -76,42 +76,6 @@ impl Identities {
         }
     }
 
-    /// Whether all processes that a signal to `number` would reach are descendants of this one: of the
-    /// step, then, and neither this one nor mica.
-    pub(super) fn are_of_step(&self, number: i32) -> bool {
-        match (number, u32::try_from(number)) {
-            // Its own group: the step began a session.
-            (0, _) => true,
-            // Whoever can be reached.
-            (-1, _) => false,
-            (_, Ok(tid)) => self.is_of_step(tid),
-            (group, Err(_)) => self.group(group.unsigned_abs()).all(|it| self.is_of_step(it)),
-        }
-    }
-
-    fn is_of_step(&self, tid: u32) -> bool {
-        let own = std::process::id();
-        let mut at = tid;
-        while let Some(origin) = self.origin(at) {
-            if origin == own && at != own {
-                return true;
-            }
-            at = origin;
-        }
-        false
-    }
-
-    /// The processes of a group.
-    fn group(&self, group: u32) -> impl Iterator<Item = u32> {
-        let all = rustix::fs::Dir::read_from(&self.proc).into_iter().flatten().flatten();
-        let numbers = all.filter_map(|it| it.file_name().to_str().ok()?.parse().ok());
-        numbers.filter(move |it: &u32| {
-            let stat = self.read(*it, "stat").unwrap_or_default();
-            let field = stat.rsplit_once(')').and_then(|(_, it)| it.split_whitespace().nth(2));
-            field.and_then(|it| it.parse().ok()) == Some(group)
-        })
-    }
-
     fn read(&self, tid: u32, name: &str) -> Option<String> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = openat(&self.proc, format!("{tid}/{name}"), flags, Mode::empty()).ok()?;

@@ -213,7 +213,7 @@ impl Supervisor {
             {
                 create::anything(tracee, &asked, identities)
             }
-            call if call.aims_at_processes() => Ok(signals::aimed(&asked, identities)),
+            call if call.aims_at_processes() => Ok(signals::aimed(&tracee, &asked)),
             _ if emulation == Emulation::Processes => own_proc::look_up(tracee, &asked),
             _ => owner::identity(&tracee, &asked, identities),
         }

@@ -243,6 +243,18 @@ impl Tracee<'_> {
         false
     }
 
+    /// The processes of a group.
+    pub(super) fn group(&self, group: u32) -> impl Iterator<Item = u32> {
+        let all = rustix::fs::Dir::read_from(&self.places.proc).into_iter().flatten().flatten();
+        let numbers = all.filter_map(|it| it.file_name().to_str().ok()?.parse().ok());
+        numbers.filter(move |it: &u32| {
+            let stat = self.read_proc(&format!("{it}/stat")).unwrap_or_default();
+            // The name may hold anything.
+            let field = stat.rsplit_once(')').and_then(|(_, it)| it.split_whitespace().nth(2));
+            field.and_then(|it| it.parse().ok()) == Some(group)
+        })
+    }
+
     /// Resolves the directory that holds what a path names, and gives its name there.
     pub(super) fn resolve_parent<'p>(
         &mut self,

@@ -356,13 +356,13 @@ mod tests {
             check(Emulation::Owners, name, 0, NOTIFY);
         }
         for name in ["kill", "tgkill", "prlimit64", "pidfd_open"] {
-            check(Emulation::DevicesAndSignals, name, 0, allow);
-            check(Emulation::DevicesAndSignals, name, u32::MAX, NOTIFY);
+            check(Emulation::Processes, name, 0, allow);
+            check(Emulation::Processes, name, u32::MAX, NOTIFY);
             check(Emulation::Owners, name, u32::MAX, allow);
         }
-        check(Emulation::DevicesAndSignals, "mknod", 0, NOTIFY);
-        check(Emulation::DevicesAndSignals, "fcntl", 8, NOTIFY);
-        check(Emulation::DevicesAndSignals, "fcntl", 4, allow);
+        check(Emulation::Processes, "mknod", 0, NOTIFY);
+        check(Emulation::Processes, "fcntl", 8, NOTIFY);
+        check(Emulation::Processes, "fcntl", 4, allow);
         check(Emulation::Owners, "openat", 0, allow);
         check(Emulation::Owners, "openat", 0o101, NOTIFY);
         check(Emulation::Owners, "read", u32::MAX, allow);
