@@ -104,7 +104,11 @@ impl Flag {
     }
 }
 
+/// In Go's words. A variable that a pipeline leaves empty says nothing.
 fn boolean(text: &str) -> Result<bool, &'static str> {
+    if text.is_empty() {
+        return Ok(false);
+    }
     parser::boolean(text).ok_or("it is neither true nor false")
 }
 

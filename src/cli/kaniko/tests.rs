@@ -169,6 +169,7 @@ fn outputs() {
             "type=registry,compression=zstd,compression-level=5",
         ],
     );
+    check("-d r.example/a --no-push= --tar-path= --compression=", &["type=registry"]);
     check("-d r.example/a --compression-level -1", &["type=registry"]);
     check("-d r.example/a --image-format docker", &["type=registry,oci-mediatypes=false"]);
     let args = build("--no-push --single-snapshot --reproducible --digest-file d -v error");
