@@ -57,6 +57,7 @@
 //!         contexts: vec![context],
 //!         options: Options::default(),
 //!         epoch: None,
+//!         reads_files: false,
 //!         checks: Checks::default(),
 //!     };
 //!     let services = Services {

@@ -1,6 +1,7 @@
 //! [`BuildError`]: why a build ended without an image.
 
 use super::graph::Vertex;
+use super::snapshot::with_causes;
 use crate::cache::CacheError;
 use crate::fetch::FetchError;
 use crate::layer::LayerError;
@@ -153,6 +154,23 @@ impl BuildError {
 impl From<FetchError> for BuildError {
     fn from(err: FetchError) -> Self {
         if err.is_cancelled() { Self::Cancelled } else { Self::Fetch(err) }
+    }
+}
+
+impl From<LayerError> for BuildError {
+    /// For a layer that could not be packed.
+    fn from(err: LayerError) -> Self {
+        match err {
+            LayerError::Write { source } => Self::Store(StoreError::Io {
+                action: "write",
+                path: "the new layer".into(),
+                source,
+            }),
+            LayerError::Walk { path, source } => {
+                Self::Snapshot(SnapshotError::Io { action: "copy", path, source })
+            }
+            err => Self::Pack { reason: with_causes(&err) },
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub struct BuildRequest {
     pub options: Options,
     /// No time in the image is later than this, in seconds since 1970.
     pub epoch: Option<i64>,
+    /// Whether the caller reads the image's files next, which had better be there as files then.
+    pub reads_files: bool,
     /// What the syntax tree has shown already, and what is to be told.
     pub checks: Checks,
 }
@@ -169,7 +171,7 @@ pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildRes
     // Nobody reads the files of a base that nothing is added to.
     let target = lowered.target.filter(|target| !lowered.graph.is_image(*target));
     let (snapshot, steps) = match target {
-        Some(target) => solver.solve(target, request.options.inline_cache)?,
+        Some(target) => solver.solve(target, request.options.inline_cache, request.reads_files)?,
         None => Default::default(),
     };
     let snapshot = if request.options.squash {

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::BuildError;
 use crate::cache::{CacheKey, KeyHasher};
 use crate::layer::{self, Packed};
-use crate::oci::{ChainId, Digest};
+use crate::oci::{ChainId, Descriptor, Digest, MediaType};
 use crate::snapshot::{Handle, View};
-use crate::store::{LayerRecord, SealedLayer, StagedLayer, Store, StoreError, Watch};
+use crate::store::{LayerRecord, SealedLayer, StagedBlob, StagedLayer, Store, StoreError, Watch};
 
 /// A file system: the topmost of its layers, or nothing at all. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +28,8 @@ enum State {
     Stored(Box<LayerRecord>, OnceLock<PathBuf>),
     /// It was made in this build.
     Fresh(Box<Fresh>),
+    /// It was made in this build, as a tar that lies here until it is published.
+    Tar(Box<LayerRecord>, Mutex<Option<StagedBlob>>),
 }
 
 #[derive(Debug)]
@@ -53,7 +55,7 @@ impl Snapshot {
     pub(super) fn bring(&self, store: &Store, watch: Watch<'_>) -> Result<(), BuildError> {
         let mut stored = self.layers().filter_map(|layer| match &layer.state {
             State::Stored(record, dir) => Some((record, dir)),
-            State::Fresh(_) => None,
+            State::Fresh(_) | State::Tar(..) => None,
         });
         // What is made here stands on what was found, so from the first one on all were.
         let Some(top) = stored.by_ref().find(|(_, dir)| dir.get().is_none()) else { return Ok(()) };
@@ -93,10 +95,26 @@ impl Snapshot {
     /// When the topmost layer was made.
     pub(super) fn created(&self) -> String {
         match self.top().map(|layer| &layer.state) {
-            Some(State::Stored(record, _)) => record.created.clone().unwrap_or_default(),
+            Some(State::Stored(record, _) | State::Tar(record, _)) => {
+                record.created.clone().unwrap_or_default()
+            }
             Some(State::Fresh(fresh)) => fresh.created.clone(),
             None => String::new(),
         }
+    }
+
+    /// Puts a layer on top that is a tar, for good or until somebody reads its files: nothing of this
+    /// build does.
+    pub(super) fn commit_tar(
+        &self,
+        tar: StagedBlob,
+        packed: &Packed,
+        created: String,
+    ) -> Result<Self, BuildError> {
+        let blob = Descriptor::new(MediaType::ImageLayer, tar.digest, tar.size);
+        let record = LayerRecord::away(self.chain()?, packed, Some(created), blob);
+        let state = State::Tar(Box::new(record), Mutex::new(Some(tar)));
+        Ok(Self(Some(Arc::new(Layer { below: self.clone(), state }))))
     }
 
     /// The layers, topmost first.
@@ -116,6 +134,7 @@ impl Snapshot {
             State::Stored(record, dir) => {
                 dir.get().cloned().ok_or_else(|| StoreError::NoLayer(record.chain()).into())
             }
+            State::Tar(record, _) => Err(StoreError::NoLayer(record.chain()).into()),
         };
         self.layers().map(dir).collect()
     }
@@ -130,7 +149,7 @@ impl Snapshot {
         let mut chain = None;
         for layer in self.layers().collect::<Vec<_>>().into_iter().rev() {
             chain = Some(match &layer.state {
-                State::Stored(record, _) => record.chain(),
+                State::Stored(record, _) | State::Tar(record, _) => record.chain(),
                 State::Fresh(_) => ChainId::extend(chain, layer.packed()?.diff_id),
             });
         }
@@ -160,7 +179,7 @@ impl Layer {
     /// What hashing found; waits for it.
     fn packed(&self) -> Result<Packed, BuildError> {
         match &self.state {
-            State::Stored(record, _) => {
+            State::Stored(record, _) | State::Tar(record, _) => {
                 Ok(Packed { diff_id: record.diff_id, size: record.size, content: record.content })
             }
             State::Fresh(fresh) => {
@@ -175,8 +194,15 @@ impl Layer {
 
     /// Makes a layer of this build ready to be published, with its record; `None` for one that is
     /// published already.
-    pub(super) fn seal(&self) -> Result<Option<SealedLayer>, BuildError> {
-        let State::Fresh(fresh) = &self.state else { return Ok(None) };
+    pub(super) fn seal(&self, store: &Store) -> Result<Option<SealedLayer>, BuildError> {
+        let fresh = match &self.state {
+            State::Fresh(fresh) => fresh,
+            State::Stored(..) => return Ok(None),
+            State::Tar(record, tar) => {
+                let tar = tar.lock().unwrap_or_else(PoisonError::into_inner).take();
+                return Ok(tar.map(|tar| store.seal_tar(tar, record)).transpose()?);
+            }
+        };
         let packed = self.packed()?;
         let parent = self.below.chain()?;
         let staged = fresh.staged.lock().unwrap_or_else(PoisonError::into_inner).take();

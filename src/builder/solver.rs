@@ -36,6 +36,8 @@ pub(super) struct Solver<'a> {
     sources: Sources,
     /// The vertices whose layers are the image's.
     image: HashSet<VertexId>,
+    /// The vertex whose files nobody reads for now.
+    unread: Option<VertexId>,
     /// Layers that were thought to be elsewhere and cannot be had.
     gone: HashSet<ChainId>,
     journal: Mutex<Journal>,
@@ -84,20 +86,24 @@ impl<'a> Solver<'a> {
     ) -> Self {
         let journal = Mutex::new(Journal { made: Vec::new(), published: Instant::now() });
         let (sources, image, gone) = (Sources::default(), HashSet::new(), HashSet::new());
-        Self { graph, services, contexts, epoch, sources, image, gone, journal }
+        let unread = None;
+        Self { graph, services, contexts, epoch, sources, image, unread, gone, journal }
     }
 
     /// The result of `target`. What was done is kept for the next build even where this one fails.
-    /// With `inline`, there are also the steps that made its layers.
+    /// With `inline`, there are also the steps that made its layers. `read` says whether the caller
+    /// reads its files.
     pub(super) fn solve(
         &mut self,
         target: VertexId,
         inline: bool,
+        read: bool,
     ) -> Result<(Snapshot, Vec<Step>), BuildError> {
         let order = self.graph.reachable(target);
         self.sources = Sources::pin(self.graph, &order, self.services)?;
         let plan = self.plan(&order)?;
         let target = plan[&target].same_as;
+        self.unread = (!read).then_some(target);
         let root = |id: &VertexId| Some(plan[&self.graph.get(*id).root?].same_as);
         self.image = std::iter::successors(Some(target), root).collect();
         loop {
@@ -374,10 +380,13 @@ impl<'a> Solver<'a> {
         services.progress.event(&Event::Started { vertex: id, name: &vertex.name });
         let (inputs, epoch) = (Inputs::new(self.contexts, results), self.epoch);
         let sources = &self.sources;
+        // What is done again and again is kept as files, of which the next time only some change.
+        let as_tar = self.unread == Some(id) && seen.is_none();
         let record = |step: Step| services.store.layer(step.chain).ok().flatten();
         let last = seen.and_then(record).and_then(|record| services.store.layer_dir(&record).ok());
         let root = &root;
-        let work = Work { id, vertex, root, inputs: &inputs, services, sources, epoch, last };
+        let inputs = &inputs;
+        let work = Work { id, vertex, root, inputs, services, sources, epoch, last, as_tar };
         let watch = |blob: &Descriptor, what| self.tell_fetched(id, blob, what);
         let brought = root.bring(services.store, &watch);
         let brought = brought.and_then(|()| self.bring_sources(vertex, results, &watch));
@@ -471,15 +480,14 @@ impl<'a> Solver<'a> {
         if made.is_empty() {
             return Ok(());
         }
-        let mut layers = Vec::new();
-        for made in &made {
-            if let Some(layer) = made.snapshot.top() {
-                let vertex = self.graph.get(made.id);
-                layers.extend(layer.seal().map_err(|err| err.at(vertex))?);
-            }
-        }
         let services = self.services;
-        services.store.publish(Vec::new(), layers)?;
+        let seal = |made: &Made| {
+            let sealed = made.snapshot.top().map(|layer| layer.seal(services.store)).transpose();
+            sealed.map(Option::flatten).map_err(|err| err.at(self.graph.get(made.id)))
+        };
+        let layers =
+            services.store.flushing(|| made.iter().map(seal).collect::<Result<Vec<_>, _>>())?;
+        services.store.publish(Vec::new(), layers.into_iter().flatten().collect())?;
         for made in made {
             let Some(chain) = made.snapshot.chain()? else { continue };
             let seen = self.op_key("seen", made.id).finish();

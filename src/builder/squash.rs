@@ -33,7 +33,7 @@ pub(super) fn squash(
     }
     drop(upper);
     let squashed = below.commit(staged, created);
-    let sealed = squashed.top().map(|layer| layer.seal()).transpose()?.flatten();
+    let sealed = squashed.top().map(|layer| layer.seal(store)).transpose()?.flatten();
     store.publish(Vec::new(), sealed.into_iter().collect())?;
     Ok(squashed)
 }

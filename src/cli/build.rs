@@ -63,6 +63,7 @@ pub(super) fn build(context: &Context, args: &BuildArgs) -> Result<ExitCode, Cli
         dockerfile: parsed.dockerfile,
         contexts,
         epoch: flags::epoch(&mut build_args, time)?,
+        reads_files: outputs.iter().any(Output::reads_files),
         options: Options {
             inline_cache: shared.inline,
             ..options(args, build_args, named.names, platform)?

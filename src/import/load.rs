@@ -76,14 +76,14 @@ fn unpack(
         let staged = layers.iter().find(|layer| layer.record().chain() == chain);
         let known = store.layer(chain)?;
         let dir = match (staged, known) {
-            (Some(staged), _) => staged.fs(),
+            (Some(staged), _) => store.layer_dir(staged.record())?,
             (None, Some(known)) if !known.is_away() => store.layer_dir(&known)?,
             (None, known) => {
                 let unknown = || LayerRecord::of_image(parent, *diff_id, descriptor.clone());
                 let blob = archive.blob(descriptor)?;
                 let blob = File::open(blob.path()).map_err(ImportError::Read)?;
                 let sealed = store.stage_unpacked(blob, known.unwrap_or_else(unknown), &below)?;
-                let dir = sealed.fs();
+                let dir = store.layer_dir(sealed.record())?;
                 layers.push(sealed);
                 dir
             }

@@ -14,6 +14,7 @@ mod error;
 mod gzip;
 mod header;
 mod members;
+mod outside;
 mod pack;
 mod pack_view;
 #[cfg(test)]
@@ -31,7 +32,8 @@ pub use compress::{Compression, Encoder, Format, decoder, open_archive};
 pub use error::{LayerError, Malformed, Refusal};
 pub use gzip::GzipEncoder;
 pub(crate) use members::{MemberKind, Members};
-pub use pack::{Packed, pack};
+pub use outside::Outside;
+pub use pack::{Packed, pack, pack_with};
 pub use pack_view::pack_view;
 pub use times::clamp_times;
 

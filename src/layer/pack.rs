@@ -18,6 +18,8 @@
 //! same files comes to the same digest.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -27,6 +29,7 @@ use tar::{Builder, EntryType};
 use super::beside::HashBeside;
 use super::entry::{CAPABILITY, Entry, without_namespace};
 use super::header::BLOCK_BYTES;
+use super::outside::{Between, Nothing, Outside};
 use super::{LayerError, MAX_DEPTH, OPAQUE, Refusal, Result, WHITEOUT};
 use crate::oci::{DiffId, Digest};
 use crate::snapshot::{Handle, Kind, Metadata, Walk, WalkEvent};
@@ -51,6 +54,19 @@ pub struct Packed {
 /// [`LayerError::Refused`] for a file whose name begins with `.wh.`, and for one that changes while it
 /// is read; else what the kernel and `out` say.
 pub fn pack(layer: &Handle, out: impl Write) -> Result<Packed> {
+    pack_with(layer, Nothing, out)
+}
+
+/// The same for a layer of which a part is `outside` of the directory: the tar is that of a directory
+/// which has it all.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_with<O: Outside>(
+    layer: &Handle,
+    outside: O,
+    out: impl Write,
+) -> std::result::Result<Packed, O::Error> {
     let root = Path::new("");
     let failed = |path: &Path, source| LayerError::Walk { path: path.to_owned(), source };
     let root_handle = layer.try_clone().map_err(|error| failed(root, error))?;
@@ -62,16 +78,29 @@ pub fn pack(layer: &Handle, out: impl Write) -> Result<Packed> {
         packer.opaque(b"")?;
     }
     let mut walk = Walk::opening_files(root_handle).map_err(|error| failed(root, error))?;
+    let mut between = Between::new(outside);
     while let Some(event) = walk.advance().map_err(|error| failed(walk.path(), error))? {
-        match event {
-            WalkEvent::Enter(_) if walk.path().iter().count() > MAX_DEPTH => {
-                let (path, reason) = (walk.path().to_owned(), Refusal::TooDeep);
-                return Err(LayerError::Refused { path, reason });
+        if !matches!(event, WalkEvent::Leave) {
+            let dir = walk.path().parent().unwrap_or(root);
+            while let Some(item) = between.before(walk.name()) {
+                packer.outside(&mut between.outside, dir, item)?;
             }
-            WalkEvent::Enter(metadata) => packer.directory(&walk, &metadata)?,
-            WalkEvent::Leaf(metadata) => packer.leaf(&walk, &metadata)?,
-            WalkEvent::Leave => {}
         }
+        match event {
+            WalkEvent::Enter(metadata) => {
+                packer.walked_directory(&walk, &metadata)?;
+                between.enter(walk.path());
+            }
+            WalkEvent::Leaf(metadata) => packer.leaf(&walk, &metadata)?,
+            WalkEvent::Leave => {
+                while let Some(item) = between.rest() {
+                    packer.outside(&mut between.outside, walk.path(), item)?;
+                }
+            }
+        }
+    }
+    while let Some(item) = between.rest() {
+        packer.outside(&mut between.outside, root, item)?;
     }
     let out = packer.tar.into_inner().map_err(LayerError::write)?;
     let (diff_id, size) = out.finish().map_err(LayerError::write)?;
@@ -91,86 +120,155 @@ struct Packer<W: Write> {
 }
 
 impl<W: Write> Packer<W> {
-    fn directory(&mut self, walk: &Walk, metadata: &Metadata) -> Result<()> {
-        let path = plain_path(walk)?;
+    fn walked_directory(&mut self, walk: &Walk, metadata: &Metadata) -> Result<()> {
         let failed = |source| LayerError::Walk { path: walk.path().to_owned(), source };
         let capability = walk.dir().xattr(None, CAPABILITY).map_err(failed)?;
-        let mut entry = Entry::new(EntryType::Directory, [path, b"/"].concat(), metadata);
-        entry.capability = capability;
-        self.note(b'd', path, metadata, entry.capability.as_deref());
-        self.header(&entry)?;
+        let path = self.directory(walk.path(), metadata, capability)?;
         if walk.dir().is_opaque().map_err(failed)? {
             self.opaque(path)?;
         }
         Ok(())
     }
 
+    fn directory<'p>(
+        &mut self,
+        path: &'p Path,
+        metadata: &Metadata,
+        capability: Option<Vec<u8>>,
+    ) -> Result<&'p [u8]> {
+        if path.iter().count() > MAX_DEPTH {
+            let (path, reason) = (path.to_owned(), Refusal::TooDeep);
+            return Err(LayerError::Refused { path, reason });
+        }
+        let path = plain(path)?;
+        let mut entry = Entry::new(EntryType::Directory, [path, b"/"].concat(), metadata);
+        entry.capability = capability;
+        self.note(b'd', path, metadata, entry.capability.as_deref());
+        self.header(&entry)?;
+        Ok(path)
+    }
+
     fn leaf(&mut self, walk: &Walk, metadata: &Metadata) -> Result<()> {
-        let path = plain_path(walk)?;
+        let path = plain(walk.path())?;
         if metadata.is_whiteout() {
             let name = walk.name().as_bytes();
             let marked = [&path[..path.len() - name.len()], WHITEOUT, name].concat();
             self.note_name(b'w', path);
             return self.header(&Entry::mark(marked));
         }
-        if metadata.kind == Kind::Socket {
+        if metadata.kind == Kind::Socket || self.link_to_first(path, metadata)? {
             return Ok(());
         }
-        if metadata.nlink > 1 {
-            let id = (metadata.dev, metadata.ino);
-            if let Some(first) = self.links.get(&id) {
-                let mut entry = Entry::new(EntryType::Link, path.to_vec(), metadata);
-                entry.link.clone_from(first);
-                self.note_name(b'h', path);
-                self.note_bytes(&entry.link);
-                return self.header(&entry);
-            }
-            self.links.insert(id, path.to_vec());
-        }
+        let failed = |source| LayerError::Walk { path: walk.path().to_owned(), source };
         match metadata.kind {
-            Kind::File => self.file(walk, path, metadata),
-            Kind::Symlink => {
-                let failed = |source| LayerError::Walk { path: walk.path().to_owned(), source };
-                let target = walk.dir().read_link(walk.name()).map_err(failed)?;
-                let mut entry = Entry::new(EntryType::Symlink, path.to_vec(), metadata);
-                entry.link = target.as_os_str().as_bytes().to_vec();
-                self.note(b'l', path, metadata, None);
-                self.note_bytes(&entry.link);
-                self.header(&entry)
-            }
-            kind => {
-                let (tag, entry_type) = match kind {
-                    Kind::CharDevice => (b'c', EntryType::Char),
-                    Kind::BlockDevice => (b'b', EntryType::Block),
-                    _ => (b'p', EntryType::Fifo),
-                };
-                self.note(tag, path, metadata, None);
-                let mut entry = Entry::new(entry_type, path.to_vec(), metadata);
-                if kind != Kind::Fifo {
-                    entry.rdev = Some(metadata.rdev);
-                    self.content.update(&metadata.rdev.0.to_le_bytes());
-                    self.content.update(&metadata.rdev.1.to_le_bytes());
+            Kind::File => {
+                let mut capability = None;
+                if walk.has_xattrs() {
+                    let value = walk.dir().xattr(Some(walk.name()), CAPABILITY);
+                    capability = value.map_err(failed)?;
                 }
-                self.header(&entry)
+                let file = walk.file().ok_or_else(|| changed(path))?;
+                self.file(path, metadata, capability, file)
             }
+            Kind::Symlink => {
+                let target = walk.dir().read_link(walk.name()).map_err(failed)?;
+                self.symlink(path, metadata, &target)
+            }
+            _ => self.special(path, metadata),
         }
     }
 
-    fn file(&mut self, walk: &Walk, path: &[u8], metadata: &Metadata) -> Result<()> {
-        let failed = |source| LayerError::Walk { path: walk.path().to_owned(), source };
+    /// What is not in the layer's directory, but belongs in the folder `dir` of it: with all in it, if it
+    /// is a folder.
+    fn outside<O: Outside>(
+        &mut self,
+        outside: &mut O,
+        dir: &Path,
+        item: O::Item,
+    ) -> std::result::Result<(), O::Error> {
+        let mut way = vec![(dir.to_owned(), vec![item].into_iter())];
+        while let Some((dir, items)) = way.last_mut() {
+            let Some(item) = items.next() else {
+                way.pop();
+                continue;
+            };
+            let path = dir.join(outside.name(&item));
+            let metadata = outside.metadata(&item);
+            if metadata.is_dir() {
+                self.directory(&path, &metadata, None)?;
+                let items = outside.items_in(&path).into_iter();
+                way.push((path, items));
+                continue;
+            }
+            let path = plain(&path)?;
+            if self.link_to_first(path, &metadata)? {
+                continue;
+            }
+            match metadata.kind {
+                Kind::File => self.file(path, &metadata, None, &outside.open(&item)?)?,
+                Kind::Symlink => self.symlink(path, &metadata, &outside.read_link(&item)?)?,
+                _ => self.special(path, &metadata)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a file that was written under another name as a link to that. False for the first name.
+    fn link_to_first(&mut self, path: &[u8], metadata: &Metadata) -> Result<bool> {
+        if metadata.nlink <= 1 {
+            return Ok(false);
+        }
+        let id = (metadata.dev, metadata.ino);
+        let Some(first) = self.links.get(&id) else {
+            self.links.insert(id, path.to_vec());
+            return Ok(false);
+        };
+        let mut entry = Entry::new(EntryType::Link, path.to_vec(), metadata);
+        entry.link.clone_from(first);
+        self.note_name(b'h', path);
+        self.note_bytes(&entry.link);
+        self.header(&entry)?;
+        Ok(true)
+    }
+
+    fn symlink(&mut self, path: &[u8], metadata: &Metadata, target: &Path) -> Result<()> {
+        let mut entry = Entry::new(EntryType::Symlink, path.to_vec(), metadata);
+        entry.link = target.as_os_str().as_bytes().to_vec();
+        self.note(b'l', path, metadata, None);
+        self.note_bytes(&entry.link);
+        self.header(&entry)
+    }
+
+    /// A pipe or a device.
+    fn special(&mut self, path: &[u8], metadata: &Metadata) -> Result<()> {
+        let (tag, entry_type) = match metadata.kind {
+            Kind::CharDevice => (b'c', EntryType::Char),
+            Kind::BlockDevice => (b'b', EntryType::Block),
+            _ => (b'p', EntryType::Fifo),
+        };
+        self.note(tag, path, metadata, None);
+        let mut entry = Entry::new(entry_type, path.to_vec(), metadata);
+        if entry_type != EntryType::Fifo {
+            entry.rdev = Some(metadata.rdev);
+            self.content.update(&metadata.rdev.0.to_le_bytes());
+            self.content.update(&metadata.rdev.1.to_le_bytes());
+        }
+        self.header(&entry)
+    }
+
+    fn file(
+        &mut self,
+        path: &[u8],
+        metadata: &Metadata,
+        capability: Option<Vec<u8>>,
+        mut file: &File,
+    ) -> Result<()> {
         let mut entry = Entry::new(EntryType::Regular, path.to_vec(), metadata);
         entry.size = metadata.size;
-        if walk.has_xattrs() {
-            entry.capability = walk.dir().xattr(Some(walk.name()), CAPABILITY).map_err(failed)?;
-        }
+        entry.capability = capability;
         self.note(b'f', path, metadata, entry.capability.as_deref());
         self.content.update(&metadata.size.to_le_bytes());
         self.header(&entry)?;
-        let changed = || {
-            let path = walk.path().to_owned();
-            LayerError::Refused { path, reason: Refusal::Changed }
-        };
-        let mut file = walk.file().ok_or_else(changed)?;
         let mut left = metadata.size;
         let longest = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER_BYTES);
         if self.buffer.len() < longest {
@@ -180,10 +278,13 @@ impl<W: Write> Packer<W> {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
             let read = match file.read(&mut self.buffer[..want]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result.map_err(failed)?,
+                result => result.map_err(|source| {
+                    let path = Path::new(OsStr::from_bytes(path)).to_owned();
+                    LayerError::Walk { path, source }
+                })?,
             };
             if read == 0 {
-                return Err(changed());
+                return Err(changed(path));
             }
             self.content.update(&self.buffer[..read]);
             self.tar.get_mut().write_all(&self.buffer[..read]).map_err(LayerError::write)?;
@@ -227,11 +328,17 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// The path of a walk's last event, unless it would mean a deletion in a layer.
-fn plain_path(walk: &Walk) -> Result<&[u8]> {
-    if walk.name().as_bytes().starts_with(WHITEOUT) {
-        let path = walk.path().to_owned();
-        return Err(LayerError::Refused { path, reason: Refusal::Unrepresentable });
+/// The bytes of a path, unless it would mean a deletion in a layer.
+fn plain(path: &Path) -> Result<&[u8]> {
+    let name = path.file_name().unwrap_or_default();
+    if name.as_bytes().starts_with(WHITEOUT) {
+        let reason = Refusal::Unrepresentable;
+        return Err(LayerError::Refused { path: path.to_owned(), reason });
     }
-    Ok(walk.path().as_os_str().as_bytes())
+    Ok(path.as_os_str().as_bytes())
+}
+
+fn changed(path: &[u8]) -> LayerError {
+    let path = Path::new(OsStr::from_bytes(path)).to_owned();
+    LayerError::Refused { path, reason: Refusal::Changed }
 }

@@ -451,12 +451,12 @@ impl UpperDir {
         shows.then_some(&self.0.lower)
     }
 
-    /// Makes something called `name`; a file, link or whiteout of that name goes first.
-    fn place<T>(
-        &self,
-        name: &OsStr,
-        mut make: impl FnMut() -> std::result::Result<T, Errno>,
-    ) -> Result<T> {
+    /// Makes sure that a file called `name` can be in this directory, to be put there later by whoever
+    /// reads the layer.
+    ///
+    /// # Errors
+    /// [`SnapshotError::IsADirectory`].
+    pub fn make_way(&self, name: &OsStr) -> Result<()> {
         check_name(name)?;
         if self.lower().is_some()
             && let Some(metadata) = self.lookup(name)?
@@ -466,6 +466,16 @@ impl UpperDir {
             }
             self.0.shared.changed();
         }
+        Ok(())
+    }
+
+    /// Makes something called `name`; a file, link or whiteout of that name goes first.
+    fn place<T>(
+        &self,
+        name: &OsStr,
+        mut make: impl FnMut() -> std::result::Result<T, Errno>,
+    ) -> Result<T> {
+        self.make_way(name)?;
         loop {
             match make() {
                 Ok(made) => return Ok(made),

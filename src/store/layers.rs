@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::publish::{give_name, sync_dir};
-use super::{Store, StoreError, remove};
+use super::{StagedBlob, Store, StoreError, remove};
 use crate::layer::Packed;
 use crate::oci::{ChainId, Descriptor, DiffId, Digest};
 
@@ -28,10 +28,10 @@ pub struct LayerRecord {
     pub content: Digest,
     /// When a step made it (RFC 3339), here or elsewhere; `None` for a layer that came with an image.
     pub created: Option<String>,
-    /// The blob that it came as; `None` for a layer that was made here.
+    /// The blob that it came as, or was made as; `None` for a layer that was made here as a directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blob: Option<Descriptor>,
-    /// The name of its folder below `layers/`; `None` while it is away: its files come out of `blob`
+    /// The name of its folder below `layers/`; `None` while there is none: its files come out of `blob`
     /// when somebody reads them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     folder: Option<String>,
@@ -83,11 +83,19 @@ pub struct StagedLayer {
     armed: bool,
 }
 
-/// A filled layer directory and its record, ready to be published.
+/// A layer and its record, ready to be published.
 #[derive(Debug)]
 pub struct SealedLayer {
-    staged: StagedLayer,
+    staged: Staged,
     record: LayerRecord,
+}
+
+#[derive(Debug)]
+enum Staged {
+    /// A filled layer directory.
+    Directory(StagedLayer),
+    /// A tar that nobody has unpacked, and the file that gets the chain's name.
+    Tar(StagedBlob, PathBuf),
 }
 
 impl StagedLayer {
@@ -133,7 +141,7 @@ impl StagedLayer {
         }
         let path = self.record_path();
         fs::write(&path, to_bytes(&record)).map_err(StoreError::io("write", &path))?;
-        Ok(SealedLayer { staged: self, record })
+        Ok(SealedLayer { staged: Staged::Directory(self), record })
     }
 
     /// The file that gets the chain's name as a second one.
@@ -148,9 +156,18 @@ impl SealedLayer {
         &self.record
     }
 
-    /// Where its files lie.
-    pub fn fs(&self) -> PathBuf {
-        self.staged.fs()
+    /// Whether it is a tar, not a directory.
+    pub(super) fn is_tar(&self) -> bool {
+        matches!(self.staged, Staged::Tar(..))
+    }
+
+    /// The files that a tar consists of, which have to be on the disk before they get names.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = match &self.staged {
+            Staged::Tar(blob, record) => Some([blob.path(), record]),
+            Staged::Directory(_) => None,
+        };
+        files.into_iter().flatten()
     }
 }
 
@@ -181,6 +198,21 @@ impl Store {
         make(&staged.fs(), 0o755)?;
         make(&staged.work(), 0o700)?;
         Ok(staged)
+    }
+
+    /// Makes the tar of a layer ready to be published as it is, with its record: its files come out of
+    /// it when somebody reads them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn seal_tar(
+        &self,
+        tar: StagedBlob,
+        record: &LayerRecord,
+    ) -> Result<SealedLayer, StoreError> {
+        let path = self.new_scratch("record");
+        fs::write(&path, to_bytes(record)).map_err(StoreError::io("write", &path))?;
+        Ok(SealedLayer { staged: Staged::Tar(tar, path), record: record.clone() })
     }
 
     /// The record of the top layer of `chain`; `None` where the store does not know it.
@@ -251,8 +283,15 @@ impl Store {
     /// Gives a flushed layer its name. One that another process published first stays: ours is
     /// removed when the store is closed, as steps may be running on it.
     pub(super) fn name_layer(&self, layer: SealedLayer) -> Result<(), StoreError> {
-        let SealedLayer { mut staged, record } = layer;
+        let SealedLayer { staged, record } = layer;
         let path = self.chain_path(record.chain());
+        let mut staged = match staged {
+            Staged::Directory(staged) => staged,
+            Staged::Tar(blob, named) => {
+                self.name_blob(&blob)?;
+                return give_name(&named, &path);
+            }
+        };
         match fs::hard_link(staged.record_path(), &path) {
             Ok(()) => staged.armed = false,
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {

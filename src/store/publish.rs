@@ -2,13 +2,19 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use rustix::fs::Advice;
 
 use super::layers::SealedLayer;
 use super::{Store, StoreError};
+use crate::layer::Packed;
 use crate::oci::{Descriptor, Digest, HashingWriter};
 
 /// A blob that is written and hashed and has no name yet.
@@ -50,6 +56,27 @@ impl Store {
             Ok(()) => Ok(StagedBlob { path, digest, size }),
             Err(err) => {
                 // The lease is removed in the end anyway; this frees a full disk at once.
+                drop(fs::remove_file(&path));
+                Err(err)
+            }
+        }
+    }
+
+    /// Writes the tar of a layer, which `pack` hashes, into a new blob. The disk is at work while it is
+    /// written, so that flushing it in the end takes no longer than it must.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], and what `pack` returns.
+    pub fn stage_tar<E: From<StoreError>>(
+        &self,
+        pack: impl FnOnce(&mut dyn Write) -> Result<Packed, E>,
+    ) -> Result<(StagedBlob, Packed), E> {
+        let path = self.new_scratch("blob");
+        let file = File::create_new(&path).map_err(StoreError::io("make", &path))?;
+        let packed = pack(&mut Early { file: &file, written: 0, begun: 0 });
+        match packed {
+            Ok(packed) => Ok((StagedBlob::new(path, packed.diff_id.0, packed.size), packed)),
+            Err(err) => {
                 drop(fs::remove_file(&path));
                 Err(err)
             }
@@ -103,7 +130,15 @@ impl Store {
         if blobs.is_empty() && layers.is_empty() {
             return Ok(());
         }
-        self.flush()?;
+        if layers.iter().all(SealedLayer::is_tar) {
+            // A few files: nobody has to wait for whatever else is being written on this disk.
+            let files = blobs.iter().map(StagedBlob::path);
+            for path in files.chain(layers.iter().flat_map(SealedLayer::files)) {
+                flush_file(path)?;
+            }
+        } else {
+            self.flush()?;
+        }
         for blob in &blobs {
             self.name_blob(blob)?;
         }
@@ -116,9 +151,7 @@ impl Store {
 
     /// Makes one blob durable and visible, whatever comes of those beside it.
     pub(super) fn publish_blob(&self, blob: &StagedBlob) -> Result<(), StoreError> {
-        File::open(&blob.path)
-            .and_then(|file| file.sync_data())
-            .map_err(StoreError::io("flush", &blob.path))?;
+        flush_file(&blob.path)?;
         self.name_blob(blob)?;
         sync_dir(&self.path().join("blobs/sha256"))
     }
@@ -130,7 +163,24 @@ impl Store {
         rustix::fs::syncfs(dir.as_fd()).map_err(|err| StoreError::io("flush", path)(err.into()))
     }
 
-    fn name_blob(&self, blob: &StagedBlob) -> Result<(), StoreError> {
+    /// Does `work`, and has the disk begin meanwhile with what is to be flushed after it, if it takes
+    /// long: it waits for layers that are still being hashed.
+    pub fn flushing<T>(&self, work: impl FnOnce() -> T) -> T {
+        std::thread::scope(|scope| {
+            let (done, waiting) = mpsc::channel::<()>();
+            scope.spawn(move || {
+                if waiting.recv_timeout(FLUSH_AFTER) == Err(RecvTimeoutError::Timeout) {
+                    // What fails now fails again when it counts.
+                    let _hint = self.flush();
+                }
+            });
+            let result = work();
+            drop(done);
+            result
+        })
+    }
+
+    pub(super) fn name_blob(&self, blob: &StagedBlob) -> Result<(), StoreError> {
         fs::set_permissions(&blob.path, fs::Permissions::from_mode(0o444))
             .map_err(StoreError::io("change the mode of", &blob.path))?;
         give_name(&blob.path, &self.blob_path(blob.digest))
@@ -162,6 +212,42 @@ pub(super) fn give_name(staged: &Path, name: &Path) -> Result<(), StoreError> {
         }
         _ => fs::remove_file(staged).map_err(StoreError::io("remove", staged)),
     }
+}
+
+/// Has the kernel write out what is written to it, without waiting for that.
+struct Early<'a> {
+    file: &'a File,
+    written: u64,
+    /// So far the disk is at work on it.
+    begun: u64,
+}
+
+/// What takes less time to hash is flushed faster in one go.
+const FLUSH_AFTER: Duration = Duration::from_millis(50);
+
+/// So much is handed to the disk at once.
+const EARLY_BYTES: u64 = 8 << 20;
+
+impl Write for Early<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.written += written as u64;
+        if self.written - self.begun >= EARLY_BYTES {
+            // Says that nobody will read it soon, whereupon Linux begins to write what is not on the disk.
+            let length = NonZeroU64::new(self.written - self.begun);
+            let _hint = rustix::fs::fadvise(self.file, self.begun, length, Advice::DontNeed);
+            self.begun = self.written;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn flush_file(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|file| file.sync_data()).map_err(StoreError::io("flush", path))
 }
 
 pub(super) fn sync_dir(path: &Path) -> Result<(), StoreError> {

@@ -438,13 +438,13 @@ fn a_full_disk() {
     2 | RUN head -c 20000000 /dev/zero >/big
       | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
     all is well
-    error: cannot copy `big`: No space left on device (os error 28)
+    error: cannot write the new layer: No space left on device (os error 28)
      --> Dockerfile:2:1
       |
     2 | COPY big /
       | ^^^^^^^^^^
     hint: free some space, with `mica system prune` for example
-    error: cannot copy `big`: No space left on device (os error 28)
+    error: cannot write the new layer: No space left on device (os error 28)
      --> Dockerfile:2:1
       |
     2 | COPY big /

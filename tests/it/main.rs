@@ -44,4 +44,5 @@ mod stdin;
 mod system;
 mod system_calls;
 mod tls;
+mod unread;
 mod walls;

@@ -21,11 +21,12 @@ use rayon::prelude::*;
 use super::Work;
 use super::chmod;
 use super::last::{LastFolder, LastTime};
+use super::left_out::{Leaving, LeftOut, Selection};
 use super::make_dir::open_upper;
 use super::select::{Root, Source, vanished};
 use super::tree::Folder;
 use crate::builder::BuildError;
-use crate::builder::graph::{CopyItem, CopyOp, Mode};
+use crate::builder::graph::{CopyItem, CopyOp, Mode, Tree};
 use crate::layer;
 use crate::snapshot::{
     Attributes, Entry, Kind, Metadata, SnapshotError, Timestamp, Upper, UpperDir, copy_file,
@@ -47,35 +48,57 @@ pub(super) fn select(
     }
 }
 
-pub(super) fn execute(
+/// Copies what is selected, and gives what it needed not copy: with `as_tar`, what goes into a tar alone
+/// is left where it is.
+pub(super) fn execute<'a>(
     work: &Work<'_>,
-    op: &CopyOp,
+    op: &'a CopyOp,
+    selections: &'a [Selection<'a>],
     staged: &StagedLayer,
-) -> Result<(), BuildError> {
+) -> Result<Option<LeftOut<'a>>, BuildError> {
     let upper = open_upper(staged, &work.view()?)?;
     let last = work.last.as_deref().and_then(LastTime::open);
+    let overrides = Overrides { owner: work.owner(op.owner.as_deref())?, mode: op.mode.as_ref() };
+    let mut left = if work.as_tar { LeftOut::new(selections, overrides, work.epoch) } else { None };
     let copier = Copier {
         upper: &upper,
         last: last.as_ref(),
-        owner: work.owner(op.owner.as_deref())?,
-        mode: op.mode.as_ref(),
+        overrides,
         now: work.now(),
         clamped: work.epoch,
         linked: Mutex::default(),
         shared: Mutex::default(),
     };
-    for item in &op.items {
+    for (number, (item, (source, roots))) in op.items.iter().zip(selections).enumerate() {
         match item {
             CopyItem::Inline { name, text } => copier.inline(op, name, text)?,
-            CopyItem::Files { from, unpack, .. } => {
-                let source = work.inputs.source(*from)?;
-                for root in select(&source, item, &op.excludes)? {
-                    copier.root(&source, &root, &op.destination, *unpack)?;
+            CopyItem::Files { unpack, .. } => {
+                for (root, of) in roots.iter().enumerate() {
+                    let left = left.as_mut().map(|left| left.of(number, root));
+                    copier.root(source, of, &op.destination, *unpack, left)?;
                 }
             }
         }
     }
-    Ok(upper.finish()?)
+    upper.finish()?;
+    Ok(left.filter(|left| !left.is_empty()))
+}
+
+/// What the items of a COPY select.
+pub(super) fn selections<'a>(
+    work: &Work<'a>,
+    op: &CopyOp,
+) -> Result<Vec<Selection<'a>>, BuildError> {
+    let of = |item: &CopyItem| {
+        let from = match item {
+            CopyItem::Inline { .. } => Tree::Scratch,
+            CopyItem::Files { from, .. } => *from,
+        };
+        let source = work.inputs.source(from)?;
+        let roots = select(&source, item, &op.excludes)?;
+        Ok((source, roots))
+    };
+    op.items.iter().map(of).collect()
 }
 
 /// Copies all of a tree's selected part into a layer, for bind mounts that need a copy.
@@ -86,11 +109,11 @@ pub(super) fn copy_tree(
     destination: &str,
     now: Timestamp,
 ) -> Result<(), BuildError> {
-    let (owner, mode, clamped) = (None, None, None);
+    let (overrides, clamped) = (Overrides { owner: None, mode: None }, None);
     let (linked, shared) = (Mutex::default(), Mutex::default());
-    let copier = Copier { upper, last: None, owner, mode, now, clamped, linked, shared };
+    let copier = Copier { upper, last: None, overrides, now, clamped, linked, shared };
     for root in roots {
-        copier.root(source, root, destination, false)?;
+        copier.root(source, root, destination, false, None)?;
     }
     Ok(upper.finish()?)
 }
@@ -119,6 +142,35 @@ struct Target<'a> {
     last: Option<LastFolder<'a>>,
 }
 
+/// What a copy has otherwise than its source.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Overrides<'a> {
+    /// The numbers of `--chown`.
+    owner: Option<(u32, u32)>,
+    /// The value of `--chmod`.
+    mode: Option<&'a Mode>,
+}
+
+impl Overrides<'_> {
+    /// What a copy of a file is to be.
+    pub(super) fn apply(&self, keep_owners: bool, metadata: &mut Metadata) {
+        let default = if keep_owners { (metadata.uid, metadata.gid) } else { (0, 0) };
+        (metadata.uid, metadata.gid) = self.owner.unwrap_or(default);
+        // Links have no mode of their own.
+        if metadata.kind != Kind::Symlink {
+            metadata.mode = self.mode(metadata.mode, metadata.is_dir());
+        }
+    }
+
+    fn mode(&self, mode: u32, is_dir: bool) -> u32 {
+        match self.mode {
+            None => mode,
+            Some(Mode::Octal(octal)) => *octal,
+            Some(Mode::Symbolic(symbolic)) => chmod::apply(symbolic, mode, is_dir),
+        }
+    }
+}
+
 /// Device, inode, and the layer of the source that holds it.
 type FileId = (u64, u64, usize);
 
@@ -126,10 +178,7 @@ struct Copier<'a> {
     upper: &'a Upper,
     /// What this instruction made before.
     last: Option<&'a LastTime>,
-    /// The numbers of `--chown`.
-    owner: Option<(u32, u32)>,
-    /// The value of `--chmod`.
-    mode: Option<&'a Mode>,
+    overrides: Overrides<'a>,
     now: Timestamp,
     clamped: Option<i64>,
     /// Where files of one root with several names went, by device, inode and the source's layer.
@@ -143,8 +192,8 @@ impl<'a> Copier<'a> {
     /// A here-document becomes a file.
     fn inline(&self, op: &CopyOp, name: &str, text: &str) -> Result<(), BuildError> {
         let (dir, name) = self.place_file(&op.destination, OsStr::new(name))?;
-        let (uid, gid) = self.owner.unwrap_or((0, 0));
-        let mode = self.mode_of(0o644, false);
+        let (uid, gid) = self.overrides.owner.unwrap_or((0, 0));
+        let mode = self.overrides.mode(0o644, false);
         let attributes = Attributes { mode, uid, gid, mtime: self.now, xattrs: Vec::new() };
         let new = dir.create_file(&name, &attributes)?;
         std::io::Write::write_all(&mut new.file(), text.as_bytes()).map_err(|source| {
@@ -159,11 +208,12 @@ impl<'a> Copier<'a> {
         root: &Root,
         destination: &str,
         unpack: bool,
+        left: Option<Leaving<'_, '_>>,
     ) -> Result<(), BuildError> {
         // As BuildKit: what is matched on its own is copied on its own.
         self.linked.lock().unwrap_or_else(PoisonError::into_inner).clear();
         if root.entry.is_dir() {
-            return self.folders(source, root, destination);
+            return self.folders(source, root, destination, left);
         }
         if unpack && root.entry.metadata().is_file() && self.unpack(source, root, destination)? {
             return Ok(());
@@ -172,6 +222,9 @@ impl<'a> Copier<'a> {
             return Ok(());
         }
         let (dir, name) = self.place_file(destination, &root.name)?;
+        if let Some(mut left) = left.filter(|_| root.entry.metadata().is_file()) {
+            return left.root(&dir, &name);
+        }
         self.entry(source, &root.entry, &self.target(dir), &name)
     }
 
@@ -209,8 +262,8 @@ impl<'a> Copier<'a> {
     /// What a folder that is made for the destination gets. As BuildKit: an octal `--chmod` holds for
     /// it too, under the umask.
     fn new_folder(&self, mtime: Timestamp) -> Attributes {
-        let (uid, gid) = self.owner.unwrap_or((0, 0));
-        let mode = match self.mode {
+        let (uid, gid) = self.overrides.owner.unwrap_or((0, 0));
+        let mode = match self.overrides.mode {
             Some(Mode::Octal(mode)) => mode & 0o777 & !UMASK,
             Some(Mode::Symbolic(_)) | None => 0o755,
         };
@@ -222,6 +275,7 @@ impl<'a> Copier<'a> {
         source: &Source<'_>,
         root: &Root,
         destination: &str,
+        left: Option<Leaving<'_, '_>>,
     ) -> Result<(), BuildError> {
         let path = Path::new(destination);
         let found = self.upper.view().resolve(path)?.entry;
@@ -232,6 +286,9 @@ impl<'a> Copier<'a> {
         let top = self.directory(path)?;
         if found.is_none() {
             top.set_attributes(&self.new_folder(first.metadata.mtime))?;
+        }
+        if let Some(mut left) = left {
+            return left.folders(&top);
         }
         let mut way: Vec<Pair<'_>> = Vec::new();
         for batch in root.folders.chunks(BATCH) {
@@ -277,7 +334,8 @@ impl<'a> Copier<'a> {
             (Some(above), Some(name)) => {
                 let from = source.view.child(&above.from, name)?;
                 let from = from.ok_or_else(|| vanished(&folder.path))?;
-                let to = self.make_folder(source, &from, &above.to.dir, name)?;
+                let attributes = self.attributes(source, &from, source.view.xattrs(&from)?);
+                let to = make_folder(&above.to.dir, name, &attributes)?;
                 Pair { folder, from, to: self.target(to) }
             }
             _ => {
@@ -302,25 +360,6 @@ impl<'a> Copier<'a> {
             let entry = pair.from.found(file)?;
             self.entry(source, &entry, &pair.to, &file.name)
         })
-    }
-
-    /// Makes a folder below the destination, or gives one that is there the source's attributes.
-    fn make_folder(
-        &self,
-        source: &Source<'_>,
-        from: &Entry,
-        parent: &UpperDir,
-        name: &OsStr,
-    ) -> Result<UpperDir, BuildError> {
-        let attributes = self.attributes(source, from, source.view.xattrs(from)?);
-        let (dir, made) = match parent.child(name, &attributes) {
-            Err(SnapshotError::NotADirectory { path, .. }) => return Err(not_a_folder(&path)),
-            found => found?,
-        };
-        if !made {
-            dir.set_attributes(&attributes)?;
-        }
-        Ok(dir)
     }
 
     /// Copies anything but a folder.
@@ -406,8 +445,8 @@ impl<'a> Copier<'a> {
     /// can where nothing about it changes; a time that is to be clamped is a change.
     fn may_share(&self, source: &Source<'_>, entry: &Entry) -> bool {
         source.keep_owners
-            && self.owner.is_none()
-            && self.mode.is_none()
+            && self.overrides.owner.is_none()
+            && self.overrides.mode.is_none()
             && self
                 .clamped
                 .is_none_or(|epoch| entry.metadata().mtime <= Timestamp::from_secs(epoch))
@@ -424,18 +463,9 @@ impl<'a> Copier<'a> {
             // As BuildKit: what a context grants counts for nothing in the image.
             xattrs.retain(|(name, _)| name != "security.capability");
         }
-        let default_owner = if source.keep_owners { (metadata.uid, metadata.gid) } else { (0, 0) };
-        let (uid, gid) = self.owner.unwrap_or(default_owner);
-        let mode = self.mode_of(metadata.mode, metadata.is_dir());
-        Attributes { mode, uid, gid, mtime: metadata.mtime, xattrs }
-    }
-
-    fn mode_of(&self, mode: u32, is_dir: bool) -> u32 {
-        match self.mode {
-            None => mode,
-            Some(Mode::Octal(octal)) => *octal,
-            Some(Mode::Symbolic(symbolic)) => chmod::apply(symbolic, mode, is_dir),
-        }
+        let mut metadata = metadata.clone();
+        self.overrides.apply(source.keep_owners, &mut metadata);
+        Attributes { xattrs, ..Attributes::of(&metadata) }
     }
 
     /// Unpacks a local archive. False for what is none.
@@ -449,21 +479,37 @@ impl<'a> Copier<'a> {
         if !layer::is_archive(source.view.open_file(&root.entry)?) {
             return Ok(false);
         }
-        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        let (uid, gid) = self.overrides.owner.unwrap_or((0, 0));
         let new = Attributes { mode: 0o755, uid, gid, mtime: self.now, xattrs: Vec::new() };
         let dir = self.upper.directory(Path::new(destination), &new)?;
         let failed_read = |error| failed(layer::LayerError::read(error));
         let file = source.view.open_file(&root.entry)?;
         let (_, archive) = layer::open_archive(file).map_err(failed_read)?;
-        let options = layer::Options { owner: self.owner, ..layer::Options::ARCHIVE };
+        let options = layer::Options { owner: self.overrides.owner, ..layer::Options::ARCHIVE };
         layer::apply(archive, &self.upper.below(&dir)?, options).map_err(failed)?;
         Ok(true)
     }
 }
 
 /// Whether a file has several names, which are to be one file in the copy too.
-fn has_names(metadata: &Metadata) -> bool {
+pub(super) fn has_names(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.nlink > 1
+}
+
+/// Makes a folder below the destination, or gives one that is there the source's attributes.
+pub(super) fn make_folder(
+    parent: &UpperDir,
+    name: &OsStr,
+    attributes: &Attributes,
+) -> Result<UpperDir, BuildError> {
+    let (dir, made) = match parent.child(name, attributes) {
+        Err(SnapshotError::NotADirectory { path, .. }) => return Err(not_a_folder(&path)),
+        found => found?,
+    };
+    if !made {
+        dir.set_attributes(attributes)?;
+    }
+    Ok(dir)
 }
 
 fn not_a_folder(path: &Path) -> BuildError {

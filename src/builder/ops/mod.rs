@@ -3,6 +3,7 @@
 mod chmod;
 mod copy;
 mod last;
+mod left_out;
 mod make_dir;
 mod owner;
 mod run;
@@ -13,14 +14,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub(super) use chmod::is_clause as is_symbolic_clause;
+use left_out::LeftOut;
 pub(super) use make_dir::{open as open_layer, open_upper};
 use select::Source;
 
 use super::graph::{Op, Reads, Tree, Vertex, VertexId, What};
-use super::snapshot::{Snapshot, with_causes};
+use super::snapshot::Snapshot;
 use super::sources::Sources;
 use super::{BuildContext, BuildError, Services};
 use crate::cache::content::FileCache;
+use crate::layer;
 use crate::oci::Digest;
 use crate::snapshot::{Timestamp, View};
 use crate::store::StagedLayer;
@@ -121,6 +124,8 @@ pub(super) struct Work<'a> {
     pub(super) epoch: Option<i64>,
     /// The layer directory that the same instruction made the last time, perhaps of other inputs.
     pub(super) last: Option<PathBuf>,
+    /// Whether nothing in this build reads the layer's files, so that a tar of them is enough.
+    pub(super) as_tar: bool,
 }
 
 impl Work<'_> {
@@ -133,19 +138,38 @@ impl Work<'_> {
             Op::Http(http) => self.sources.file(self.id, http, self.services, &staged)?,
             Op::Git(git) => self.sources.tree(self.id, git, self.services, &staged)?,
             Op::Run(run) => run::execute(self, run, &staged)?,
-            Op::Copy(copy) => copy::execute(self, copy, &staged)?,
+            Op::Copy(copy) => {
+                let selections = copy::selections(self, copy)?;
+                if let Some(left_out) = copy::execute(self, copy, &selections, &staged)? {
+                    return self.commit_tar(&staged, left_out);
+                }
+            }
             Op::MakeDir(dir) => make_dir::execute(self, dir, &staged)?,
         }
         self.commit(staged)
     }
 
     fn commit(&self, staged: StagedLayer) -> Result<Snapshot, BuildError> {
-        if let Some(epoch) = self.epoch {
-            let dir = make_dir::open(&staged.fs())?;
-            crate::layer::clamp_times(&dir, epoch)
-                .map_err(|err| BuildError::Pack { reason: with_causes(&err) })?;
-        }
+        self.clamp_times(&staged)?;
         Ok(self.root.commit(staged, self.created().to_string()))
+    }
+
+    /// Makes the tar of what is in the layer's directory and what was left out of it.
+    fn commit_tar(
+        &self,
+        staged: &StagedLayer,
+        left_out: LeftOut<'_>,
+    ) -> Result<Snapshot, BuildError> {
+        self.clamp_times(staged)?;
+        let dir = make_dir::open(&staged.fs())?;
+        let store = self.services.store;
+        let (tar, packed) = store.stage_tar(|out| layer::pack_with(&dir, left_out, out))?;
+        self.root.commit_tar(tar, &packed, self.created().to_string())
+    }
+
+    fn clamp_times(&self, staged: &StagedLayer) -> Result<(), BuildError> {
+        let Some(epoch) = self.epoch else { return Ok(()) };
+        Ok(layer::clamp_times(&make_dir::open(&staged.fs())?, epoch)?)
     }
 
     /// When what is made now was made: now, or at the epoch where that is earlier.

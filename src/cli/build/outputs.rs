@@ -29,6 +29,13 @@ pub(super) enum Output {
     Nothing,
 }
 
+impl Output {
+    /// Whether the files of the image are read for it.
+    pub(super) fn reads_files(&self) -> bool {
+        matches!(self, Self::Folder { .. } | Self::Tar(_))
+    }
+}
+
 /// An image of the store.
 #[derive(Debug)]
 pub(super) struct Stored {
