@@ -284,7 +284,9 @@ fn chain(err: &dyn Error) -> String {
     let mut cause = err.source();
     while let Some(err) = cause {
         let text = err.to_string();
-        if !parts.last().is_some_and(|last| last.ends_with(&text)) {
+        // The kernel's words, which may stand there already.
+        let words = text.split(" (os error").next().unwrap_or_default();
+        if !parts.last().is_some_and(|last| last.ends_with(&text) || last.contains(words)) {
             parts.push(text);
         }
         cause = err.source();

@@ -7,6 +7,7 @@ use rustix::fs::{self as sys, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, 
 use rustix::io::Errno;
 
 use super::handle::is_private_xattr;
+use super::metadata::{is_bound, reachable};
 use super::{Handle, Kind, Metadata, Stub, Timestamp};
 
 /// What a new file, directory, link or device is to be given besides its content.
@@ -38,7 +39,7 @@ impl Attributes {
 
     fn stub(&self, kind: Kind) -> Stub {
         let mode = kind.file_type().as_raw_mode() | self.mode;
-        Stub { mode, uid: self.uid, gid: self.gid, rdev: (0, 0) }
+        Stub { mode, uid: self.uid, gid: self.gid, rdev: (0, 0), wider: false }
     }
 }
 
@@ -59,25 +60,41 @@ pub(crate) fn set_on_fd(
     has_mode: bool,
 ) -> std::result::Result<(), Errno> {
     let fd = fd.as_fd();
+    let mode = on_disk(kind, attributes);
+    let wider = mode != attributes.mode;
+    let mut is_stub = wider;
     if !has_owner {
         match sys::fchown(fd, Some(uid(attributes.uid)), Some(gid(attributes.gid))) {
             Ok(()) => {}
             // Without a namespace, the maker counts as root.
-            Err(errno) if is_beyond_user(errno) && (attributes.uid, attributes.gid) == (0, 0) => {}
             Err(errno) if is_beyond_user(errno) => {
-                let value = attributes.stub(kind).encode();
-                sys::fsetxattr(fd, Stub::XATTR, value.as_bytes(), XattrFlags::empty())?;
+                is_stub |= (attributes.uid, attributes.gid) != (0, 0);
             }
             Err(errno) => return Err(errno),
         }
     }
+    if is_stub {
+        let value = Stub { wider, ..attributes.stub(kind) }.encode();
+        sys::fsetxattr(fd, Stub::XATTR, value.as_bytes(), XattrFlags::empty())?;
+    }
+    let set_xattrs = || {
+        image_xattrs(attributes).try_for_each(|(name, value)| {
+            sys::fsetxattr(fd, name, value, XattrFlags::empty()).or_else(tolerate)
+        })
+    };
+    // Whom permissions bind has to come before they are read-only.
+    if is_bound() {
+        set_xattrs()?;
+    }
     if !has_mode {
-        sys::fchmod(fd, Mode::from_raw_mode(attributes.mode))?;
+        sys::fchmod(fd, Mode::from_raw_mode(mode))?;
     }
-    for (name, value) in image_xattrs(attributes) {
-        sys::fsetxattr(fd, name, value, XattrFlags::empty()).or_else(tolerate)?;
-    }
-    Ok(())
+    if is_bound() { Ok(()) } else { set_xattrs() }
+}
+
+/// The permissions that something gets on disk.
+fn on_disk(kind: Kind, attributes: &Attributes) -> u32 {
+    if is_bound() { reachable(kind, attributes.mode) } else { attributes.mode }
 }
 
 /// Gives the owner, mode, xattrs and time to the link, pipe or device `name`.
@@ -123,9 +140,11 @@ pub(crate) fn set_device_stub(
     rdev: (u32, u32),
     attributes: &Attributes,
 ) -> std::result::Result<(), Errno> {
-    let value = Stub { rdev, ..attributes.stub(kind) }.encode();
+    let mode = on_disk(Kind::File, attributes);
+    let wider = mode != attributes.mode;
+    let value = Stub { rdev, wider, ..attributes.stub(kind) }.encode();
     sys::fsetxattr(&file, Stub::XATTR, value.as_bytes(), XattrFlags::empty())?;
-    sys::fchmod(&file, Mode::from_raw_mode(attributes.mode))?;
+    sys::fchmod(&file, Mode::from_raw_mode(mode))?;
     sys::futimens(&file, &times(attributes.mtime))
 }
 

@@ -128,6 +128,10 @@ impl Metadata {
     ///
     /// Permissions are those on disk: whoever changed them later changed them there.
     pub(crate) fn with_stub(mut self, stub: &Stub) -> Self {
+        let meant = stub.mode & 0o7777;
+        if stub.wider && self.mode == reachable(self.kind, meant) {
+            self.mode = meant;
+        }
         self.kind = Kind::of(stub.mode);
         (self.uid, self.gid, self.rdev) = (stub.uid, stub.gid, stub.rdev);
         self
@@ -137,6 +141,23 @@ impl Metadata {
     pub(crate) fn with_owner(mut self, (uid, gid): (u32, u32)) -> Self {
         (self.uid, self.gid) = (uid, gid);
         self
+    }
+}
+
+/// Whether permissions bind this process: in every mode of isolation mica is root, without one it is
+/// whoever started it.
+pub(crate) fn is_bound() -> bool {
+    static BOUND: OnceLock<bool> = OnceLock::new();
+    *BOUND.get_or_init(|| !rustix::process::geteuid().is_root())
+}
+
+/// The permissions that a file or directory has to have on disk, so that whom they bind can read it, and
+/// fill the directory.
+pub(crate) fn reachable(kind: Kind, mode: u32) -> u32 {
+    match kind {
+        Kind::Directory => mode | 0o700,
+        Kind::File => mode | 0o400,
+        _ => mode,
     }
 }
 
@@ -184,7 +205,8 @@ impl From<&Stat> for Metadata {
 /// In a user namespace nobody can make a device, nor give a file to an id outside of the map. Then
 /// an empty file takes the device's place, or the file keeps its maker as owner, and the xattr
 /// [`Stub::XATTR`] tells the truth: `MODE UID GID MAJOR:MINOR`, the mode octal and with the file
-/// type's bits, the rest decimal. Readers of this module see the truth only. What can have no xattr
+/// type's bits, the rest decimal; and ` wider` where permissions that are meant would have closed the file
+/// to the user who made it. Readers of this module see the truth only. What can have no xattr
 /// (links, pipes, sockets) is in the list of its directory, see `owners`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stub {
@@ -196,6 +218,8 @@ pub struct Stub {
     pub gid: u32,
     /// Major and minor number, of a device.
     pub rdev: (u32, u32),
+    /// Whether `mode` has what is meant, and the permissions on disk are wider.
+    pub wider: bool,
 }
 
 impl Stub {
@@ -205,7 +229,8 @@ impl Stub {
     /// The xattr's value.
     pub fn encode(&self) -> String {
         let (major, minor) = self.rdev;
-        format!("{:o} {} {} {major}:{minor}", self.mode, self.uid, self.gid)
+        let wider = if self.wider { " wider" } else { "" };
+        format!("{:o} {} {} {major}:{minor}{wider}", self.mode, self.uid, self.gid)
     }
 
     /// Reads the xattr's value; `None` if it is not one that [`Stub::encode`] makes.
@@ -217,7 +242,12 @@ impl Stub {
         let gid = words.next()?.parse().ok()?;
         let (major, minor) = words.next()?.split_once(':')?;
         let rdev = (major.parse().ok()?, minor.parse().ok()?);
-        let stub = Self { mode, uid, gid, rdev };
+        let wider = match words.next() {
+            None => false,
+            Some("wider") => true,
+            Some(_) => return None,
+        };
+        let stub = Self { mode, uid, gid, rdev, wider };
         words.next().is_none().then_some(stub)
     }
 
@@ -233,10 +263,21 @@ mod tests {
 
     #[test]
     fn stub_round_trip() {
-        let stub = Stub { mode: 0o020_666, uid: 0, gid: 5, rdev: (1, 3) };
-        assert_eq!(stub.encode(), "20666 0 5 1:3");
-        assert_eq!(Stub::decode(stub.encode().as_bytes()), Some(stub));
-        for text in ["", "20666 0 5", "20666 0 5 1:3 ", "9 0 0 0:0", "20666 0 5 13", "-1 0 0 0:0"] {
+        let stub = Stub { mode: 0o020_666, uid: 0, gid: 5, rdev: (1, 3), wider: false };
+        let wider = Stub { mode: 0o100_000, rdev: (0, 0), wider: true, ..stub };
+        for (stub, text) in [(stub, "20666 0 5 1:3"), (wider, "100000 0 5 0:0 wider")] {
+            assert_eq!(stub.encode(), text);
+            assert_eq!(Stub::decode(text.as_bytes()), Some(stub));
+        }
+        for text in [
+            "",
+            "20666 0 5 1:3 more",
+            "20666 0 5",
+            "20666 0 5 1:3 ",
+            "9 0 0 0:0",
+            "20666 0 5 13",
+            "-1 0 0 0:0",
+        ] {
             assert_eq!(Stub::decode(text.as_bytes()), None, "{text}");
         }
     }

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::attributes::{is_beyond_user, set_device_stub, set_on_fd, set_on_name, times};
 use super::dirs::Dirs;
 use super::handle::{DEFAULT_ACL, Handle, OPAQUE};
+use super::metadata::is_bound;
 use super::upper::Shared;
 use super::{
     Attributes, Entry, Kind, Metadata, Result, SnapshotError, Stub, copy_file, remove_tree,
@@ -425,6 +426,9 @@ impl UpperDir {
         let file = sys::openat(&self.0.handle, name, flags, Mode::empty()).map_err(failed)?;
         // A new owner would cost it its capabilities, so there is none without need.
         if (found.uid, found.gid, found.mode) != (attributes.uid, attributes.gid, attributes.mode) {
+            if is_bound() {
+                sys::fchmod(&file, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+            }
             match sys::fremovexattr(&file, Stub::XATTR) {
                 Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
                 Err(errno) => return Err(failed(errno)),

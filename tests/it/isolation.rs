@@ -124,6 +124,70 @@ fn one_id_gives_the_image_that_root_gives() {
     assert_eq!(a, b);
 }
 
+/// Where nothing can be isolated, there is no RUN. Everything else goes, though permissions bind whoever
+/// has no namespace to be root in.
+#[test]
+fn no_isolation_gives_the_image_that_root_gives() {
+    let (Some(root), Some(user)) = (with_base(), single_id()) else { return };
+    let closed = root.dockerfile(
+        "FROM base\nRUN mkdir -p /closed/dir /closed/none && echo f >/closed/dir/f && \
+         echo x >/closed/x && ln /closed/x /closed/y && chmod 555 /closed/dir && \
+         chmod 0 /closed/x /closed/none && chown 7:8 /closed/x && chmod 555 /closed\n",
+    );
+    let id = root.id_of(&closed, &EPOCH);
+    let archive = root.mica(["save", "--format", "oci-archive", &id]).bytes;
+    let tar = user.path("closed.tar");
+    fs::write(&tar, archive).expect("an archive");
+    let enclosing = user.context(&[]);
+    // Nobody gets a user namespace in a chroot.
+    let alone = |args: &[&str]| {
+        let enter = r#"mount --rbind / "$0" && exec chroot "$0" "$@""#;
+        let mica = user.command(args);
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", enter]).arg(&enclosing);
+        command.arg(mica.get_program()).args(mica.get_args());
+        for (name, value) in mica.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        Ran::of(&mut command)
+    };
+    let info: Value =
+        serde_json::from_str(&alone(&["info", "--format", "json"]).success()).expect("JSON");
+    assert_eq!(info["Isolation"], "none");
+    let tar = tar.to_str().expect("text");
+    alone(&["load", "-i", tar]).success();
+    let name = |env: &TestEnv| env.mica(["tag", &id, "closed"]).success();
+    name(&root);
+    name(&user);
+    let dockerfile = "FROM closed AS one\nCOPY --chmod=600 d /closed/d\nCOPY --chmod=0 d/g /closed/\n\
+                      FROM closed\nCOPY --from=one /closed /copied/\n\
+                      COPY --from=one --chown=5 /closed/x /closed/d /closed/dir/\n";
+    let [one, other] = [&root, &user]
+        .map(|env| env.context(&[("Dockerfile", dockerfile), ("d/g", "g"), ("d/e/h", "h")]));
+    let expected = root.id_of(&one, &EPOCH);
+    let other = other.to_str().expect("text");
+    let built = alone(&[&["build", "-q"], &EPOCH[..], &[other]].concat()).success();
+    let save = ["save", "--format", "oci-archive", built.trim()];
+    let files = crate::image::SavedImage::read(&alone(&save).bytes).files();
+    for (path, file) in &root.saved(&expected).files() {
+        assert_eq!(Some(file), files.get(path), "{path}");
+    }
+    assert_eq!(built.trim(), expected);
+    fs::write(std::path::Path::new(other).join("Dockerfile"), "FROM closed\nRUN true\n")
+        .expect("to write");
+    let refused = alone(&["build", "-q", other]);
+    assert_eq!(refused.code, Some(1));
+    for part in [
+        "no step can run here: root: not root: the user id is ",
+        "; userns: user namespaces are not allowed here: unshare(CLONE_NEWUSER): Operation not \
+         permitted (EPERM); chroot: not root",
+        "hint: give the container one of these: `--security-opt seccomp=unconfined` (a user \
+         namespace), `--user 0` (a chroot), or `--privileged`; or leave RUN out",
+    ] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
+}
+
 #[test]
 fn a_step_is_told_who_it_became() {
     let Some(user) = single_id() else { return };
