@@ -1,14 +1,14 @@
 //! What packing and unpacking layers costs: compressing, inflating, hashing, writing tars and files.
 //! `cargo bench --bench layers`.
 
-use std::fs::{self, File};
-use std::io::{Read, Write, sink};
+use std::fs;
+use std::io::{Write, sink};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use mica::layer::{self, Compression};
+use mica::layer::{self, Below, Compression};
 use mica::oci::Digest;
 use mica::snapshot::{Handle, Upper, View};
 
@@ -94,25 +94,53 @@ fn pack(bencher: Bencher<'_, '_>, files: usize) {
     bencher.counter(files).bench_local(|| layer::pack(&handle, sink()).expect("a tar"));
 }
 
-#[divan::bench(args = [1000, 2000])]
-fn apply(bencher: Bencher<'_, '_>, files: usize) {
+/// The tar of [`tree`].
+fn tar_of(files: usize) -> Vec<u8> {
     let dir = tempfile::tempdir().expect("a folder");
-    let source = dir.path().join("source");
-    fs::create_dir(&source).expect("a folder");
-    tree(&source, files);
-    let path = dir.path().join("layer.tar");
-    let tar = File::create(&path).expect("a file");
-    layer::pack(&Handle::open(&source).expect("the folder"), tar).expect("a tar");
+    tree(dir.path(), files);
     let mut tar = Vec::new();
-    File::open(&path).expect("the tar").read_to_end(&mut tar).expect("the tar");
+    layer::pack(&Handle::open(dir.path()).expect("the folder"), &mut tar).expect("a tar");
+    tar
+}
+
+/// Unpacks the tar of so many files, each time into a folder of its own: removing many files slows down
+/// the making of others.
+fn unpack<T>(bencher: Bencher<'_, '_>, files: usize, apply: impl Fn(&[u8], Handle) -> T) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let tar = tar_of(files);
     let mut round = 0;
-    // Each round has a folder of its own: removing many files slows down the making of others.
     bencher.counter(files).bench_local(|| {
         round += 1;
         let target = dir.path().join(round.to_string());
         fs::create_dir(&target).expect("a folder");
-        let lowers = View::open(std::iter::empty::<&Path>()).expect("no layers");
-        let upper = Upper::new(Handle::open(&target).expect("the folder"), &lowers);
-        layer::apply(&tar[..], &upper.expect("a folder"), layer::Options::LAYER).expect("a tar")
+        apply(&tar, Handle::open(&target).expect("the folder"))
     });
+}
+
+#[divan::bench(args = [1000, 2000])]
+fn apply(bencher: Bencher<'_, '_>, files: usize) {
+    unpack(bencher, files, |tar, dir| {
+        let lowers = View::open(std::iter::empty::<&Path>()).expect("no layers");
+        let upper = Upper::new(dir, &lowers).expect("a folder");
+        layer::apply(tar, &upper, layer::Options::LAYER).expect("a tar")
+    });
+}
+
+/// The same with its frame, on top of what is not there yet.
+#[divan::bench(args = [1000, 2000])]
+fn apply_early(bencher: Bencher<'_, '_>, files: usize) {
+    unpack(bencher, files, |tar, dir| {
+        let below = Below::Later(&|| View::new(Vec::new()));
+        layer::apply_early(tar, &dir, below, Some(&mut sink())).expect("a tar")
+    });
+}
+
+#[divan::bench(args = [1000, 2000])]
+fn pack_framed(bencher: Bencher<'_, '_>, files: usize) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let handle = Handle::open(dir.path()).expect("the folder");
+    let mut frame = Vec::new();
+    let below = Below::Later(&|| View::new(Vec::new()));
+    layer::apply_early(&tar_of(files)[..], &handle, below, Some(&mut frame)).expect("a tar");
+    bencher.counter(files).bench_local(|| layer::pack_framed(&frame[..], &handle, sink()));
 }

@@ -6,6 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::early::Later;
+use super::frame::Tap;
 use super::members::{Member, MemberKind, Members};
 use super::{AUFS, LayerError, MAX_DEPTH, OPAQUE, Refusal, Result, WHITEOUT};
 use crate::snapshot::{Attributes, Kind, NewFile, SnapshotError, Timestamp, Upper, UpperDir};
@@ -65,21 +67,15 @@ pub struct Applied {
 /// [`LayerError`], at the first entry that is malformed, refused or cannot be made. The upper then
 /// holds what came before, and is to be thrown away.
 pub fn apply(archive: impl Read, upper: &Upper, options: Options) -> Result<Applied> {
-    let mut members = Members::new(archive);
-    let mut unpacker = Unpacker {
-        upper,
-        options,
-        chain: Vec::new(),
-        last: None,
-        generation: upper.generation(),
-        buffer: vec![0; BUFFER_BYTES],
-        applied: Applied::default(),
-    };
-    while let Some(member) = members.advance()? {
-        unpacker.unpack(member, &mut members)?;
-    }
-    upper.finish().map_err(|source| unpack_error(Path::new(""), source))?;
+    let mut members = Members::new(Tap::new(archive, None));
+    let mut unpacker = Unpacker::new(upper, options, None);
+    unpacker.unpack_all(&mut members)?;
+    finish(upper)?;
     Ok(unpacker.applied)
+}
+
+pub(super) fn finish(upper: &Upper) -> Result<()> {
+    upper.finish().map_err(|source| unpack_error(Path::new(""), source))
 }
 
 const BUFFER_BYTES: usize = 256 << 10;
@@ -90,8 +86,14 @@ const HOLE_BYTES: usize = 4 << 10;
 /// How many directories on the way to the last entry are kept open: enough for any real tree.
 const CHAIN_LENGTH: usize = 32;
 
-struct Unpacker<'a> {
+pub(super) struct Unpacker<'a> {
     upper: &'a Upper,
+    /// What is below, as long as it was not asked for: `upper` is on top of nothing till then.
+    later: Option<Later<'a>>,
+    /// The directories that were made without looking at what is below.
+    pub(super) assumed: Vec<PathBuf>,
+    /// Changes of an upper that there was before.
+    changes_before: u64,
     options: Options,
     /// The directories on the way to the last entry, from the root down: real ones, no links.
     chain: Vec<(OsString, UpperDir)>,
@@ -100,11 +102,54 @@ struct Unpacker<'a> {
     /// When the chain was found. It is dropped after any change that may lead paths elsewhere.
     generation: u64,
     buffer: Vec<u8>,
-    applied: Applied,
+    pub(super) applied: Applied,
 }
 
-impl Unpacker<'_> {
-    fn unpack<R: Read>(&mut self, mut member: Member, members: &mut Members<R>) -> Result<()> {
+impl<'a> Unpacker<'a> {
+    pub(super) fn new(upper: &'a Upper, options: Options, later: Option<Later<'a>>) -> Self {
+        Self {
+            upper,
+            later,
+            assumed: Vec::new(),
+            changes_before: 0,
+            options,
+            chain: Vec::new(),
+            last: None,
+            generation: upper.generation(),
+            buffer: vec![0; BUFFER_BYTES],
+            applied: Applied::default(),
+        }
+    }
+
+    pub(super) fn unpack_all<R: Read>(&mut self, members: &mut Members<Tap<'_, R>>) -> Result<()> {
+        while let Some(member) = members.advance()? {
+            self.unpack(member, members)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what is below, and goes on on top of it. The directories that were found go.
+    fn see_below(&mut self) -> Result<()> {
+        if let Some(later) = self.later.take() {
+            self.changes_before = self.changes();
+            self.upper = later.upper()?;
+            self.generation = self.upper.generation();
+            self.chain.clear();
+            self.last = None;
+        }
+        Ok(())
+    }
+
+    /// Counts what was replaced, and other changes that may have replaced something.
+    fn changes(&self) -> u64 {
+        self.changes_before + self.upper.generation()
+    }
+
+    fn unpack<R: Read>(
+        &mut self,
+        mut member: Member,
+        members: &mut Members<Tap<'_, R>>,
+    ) -> Result<()> {
         self.applied.entries += 1;
         let path = clean(&member.path);
         let refused = |reason| LayerError::Refused { path: path.clone(), reason };
@@ -147,12 +192,22 @@ impl Unpacker<'_> {
             return done.map_err(|error| unpack_error(&path, error));
         }
         self.override_attributes(&mut member);
-        let dir = self.parent(parent, member.attributes.mtime)?;
+        let changes = self.changes();
         match member.kind {
-            MemberKind::HardLink => self.hard_link(&member, &path, &dir, name),
-            MemberKind::Node(Kind::File) => self.file(&member, &path, &dir, name, members),
-            MemberKind::Node(kind) => make(&member, kind, &path, &dir, name),
+            MemberKind::HardLink => self.hard_link(&member, &path)?,
+            MemberKind::Node(Kind::Directory) => self.directory(&member, &path)?,
+            MemberKind::Node(kind) => {
+                let dir = self.parent(parent, member.attributes.mtime)?;
+                match kind {
+                    Kind::File => self.file(&member, &path, &dir, name, members)?,
+                    kind => make(&member, kind, &path, &dir, name)?,
+                }
+            }
         }
+        if self.changes() != changes {
+            members.reader().spoil();
+        }
+        Ok(())
     }
 
     fn override_attributes(&self, member: &mut Member) {
@@ -183,6 +238,11 @@ impl Unpacker<'_> {
         };
         let implied = Attributes { mode: 0o755, mtime, ..Attributes::default() };
         for (depth, name) in path.iter().enumerate().skip(done) {
+            // Whatever is not a directory of this layer may be one of a layer below.
+            if self.later.is_some() && !is_directory(&dir, name, path)? {
+                self.see_below()?;
+                return self.parent(path, mtime);
+            }
             match dir.child(name, &implied) {
                 Ok((child, _)) => dir = child,
                 Err(SnapshotError::NotADirectory { kind: Kind::Symlink, .. }) => {
@@ -207,7 +267,7 @@ impl Unpacker<'_> {
         path: &Path,
         dir: &UpperDir,
         name: &OsStr,
-        members: &mut Members<R>,
+        members: &mut Members<Tap<'_, R>>,
     ) -> Result<()> {
         let failed = |source| unpack_error(path, source);
         let new = replacing(dir, name, || dir.create_file(name, &member.attributes));
@@ -215,7 +275,11 @@ impl Unpacker<'_> {
         let write_error = |error| failed(SnapshotError::io("write", path, error));
         self.applied.bytes += members.content_bytes();
         match &member.sparse {
-            None => self.content(&new, members, write_error)?,
+            None => {
+                let bytes = members.content_bytes();
+                members.reader().content(&dir.path().join(name), bytes);
+                self.content(&new, members, write_error)?;
+            }
             Some(map) => {
                 for &(offset, bytes) in map.stretches() {
                     self.stretch(&new, offset, bytes, members, write_error)?;
@@ -273,13 +337,32 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn hard_link(
-        &mut self,
-        member: &Member,
-        path: &Path,
-        dir: &UpperDir,
-        name: &OsStr,
-    ) -> Result<()> {
+    fn directory(&mut self, member: &Member, path: &Path) -> Result<()> {
+        let failed = |source| unpack_error(path, source);
+        let attributes = &member.attributes;
+        let (name, parent) = parts(path);
+        let mut dir = self.parent(parent, attributes.mtime)?;
+        match dir.child_with(name, attributes) {
+            Err(SnapshotError::NotADirectory { .. }) => {
+                if self.later.is_some() {
+                    // It hides what has its name below, if there is something.
+                    self.see_below()?;
+                    dir = self.parent(parent, attributes.mtime)?;
+                }
+                dir.remove(name).map_err(failed)?;
+                dir.child_with(name, attributes).map_err(failed)?;
+            }
+            result => {
+                let made = result.map_err(failed)?;
+                if self.later.is_some() {
+                    self.assumed.push(made.path().to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hard_link(&mut self, member: &Member, path: &Path) -> Result<()> {
         let refused = |reason| LayerError::Refused { path: path.to_owned(), reason };
         let failed = |source| unpack_error(path, source);
         let target = clean(&member.link);
@@ -287,33 +370,30 @@ impl Unpacker<'_> {
             return Err(refused(Refusal::MissingTarget));
         };
         // Looking first keeps a missing target from leaving directories on the way to it.
-        match self.upper.lookup(&target).map_err(failed)? {
+        let mut found = self.upper.lookup(&target).map_err(failed)?;
+        if found.is_none() && self.later.is_some() {
+            self.see_below()?;
+            found = self.upper.lookup(&target).map_err(failed)?;
+        }
+        match found {
             None => return Err(refused(Refusal::MissingTarget)),
             Some(metadata) if metadata.is_dir() => return Err(refused(Refusal::MissingTarget)),
             Some(_) => {}
         }
+        let (name, parent) = parts(path);
         let from = self.parent(target_parent, member.attributes.mtime)?;
+        let dir = &self.parent(parent, member.attributes.mtime)?;
         replacing(dir, name, || dir.hard_link(name, &from, target_name)).map_err(failed)?;
         // As Docker: the last entry of a file says what it is, whichever of its names that is.
         dir.change_file(name, &member.attributes).map_err(failed)
     }
 }
 
-/// Makes what has no content.
+/// Makes what has neither content nor entries.
 fn make(member: &Member, kind: Kind, path: &Path, dir: &UpperDir, name: &OsStr) -> Result<()> {
     let failed = |source| unpack_error(path, source);
     let attributes = &member.attributes;
     match kind {
-        Kind::Directory => {
-            let made = match dir.child_with(name, attributes) {
-                Err(SnapshotError::NotADirectory { .. }) => {
-                    dir.remove(name).map_err(failed)?;
-                    dir.child_with(name, attributes)
-                }
-                result => result,
-            };
-            made.map(|_| ()).map_err(failed)
-        }
         Kind::Symlink => {
             let target = Path::new(OsStr::from_bytes(&member.link));
             replacing(dir, name, || dir.symlink(name, target, attributes)).map_err(failed)
@@ -341,6 +421,17 @@ fn replacing<T>(
         }
         result => result,
     }
+}
+
+/// Whether the topmost layer has `name` as a directory.
+fn is_directory(dir: &UpperDir, name: &OsStr, path: &Path) -> Result<bool> {
+    let found = dir.lookup(name).map_err(|source| unpack_error(path, source))?;
+    Ok(found.is_some_and(|metadata| metadata.is_dir()))
+}
+
+/// The name of an entry, and the directory that it is in.
+fn parts(path: &Path) -> (&OsStr, &Path) {
+    (path.file_name().unwrap_or_default(), path.parent().unwrap_or(Path::new("")))
 }
 
 fn is_aufs(part: &OsStr) -> bool {

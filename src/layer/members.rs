@@ -60,6 +60,15 @@ impl<R: Read> Members<R> {
         Self { reader, count: 0, left: 0, padding: 0 }
     }
 
+    /// What is read from.
+    pub(crate) fn reader(&mut self) -> &mut R {
+        &mut self.reader
+    }
+
+    pub(crate) fn into_reader(self) -> R {
+        self.reader
+    }
+
     /// The next entry; `None` at the end, when the rest of the stream has been read as well, so that
     /// whoever hashes it has seen it whole.
     pub(crate) fn advance(&mut self) -> Result<Option<Member>> {
@@ -107,6 +116,11 @@ impl<R: Read> Members<R> {
     /// How much content of the last entry is still to come.
     pub(crate) fn content_bytes(&self) -> u64 {
         self.left
+    }
+
+    /// Says that the reader has been moved behind the content of the last entry.
+    pub(crate) fn content_was_skipped(&mut self) {
+        self.left = 0;
     }
 
     fn member(&mut self, block: &Block, extensions: Extensions) -> Result<Member> {

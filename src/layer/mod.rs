@@ -7,10 +7,13 @@
 
 mod ahead;
 mod apply;
+mod behind;
 mod beside;
 pub mod compress;
+mod early;
 mod entry;
 mod error;
+mod frame;
 mod gzip;
 mod header;
 mod members;
@@ -28,8 +31,12 @@ mod times;
 
 pub use ahead::{Ahead, read_ahead};
 pub use apply::{Applied, Options, Whiteouts, apply};
+pub use behind::{Behind, write_behind};
+pub(crate) use beside::HashBeside;
 pub use compress::{Compression, Encoder, Format, decoder, open_archive};
+pub use early::{Below, Early, apply_early};
 pub use error::{LayerError, Malformed, Refusal};
+pub use frame::pack_framed;
 pub use gzip::GzipEncoder;
 pub(crate) use members::{MemberKind, Members};
 pub use outside::Outside;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
+use super::testing::{Host, Tar};
 use super::{Options, apply, pack, pack_view};
 use crate::snapshot::{Attributes, Handle, Kind, Result, Timestamp, Upper, UpperDir, View};
 
@@ -108,6 +109,25 @@ fn files(layers: &[&tempfile::TempDir]) -> Vec<u8> {
     tar
 }
 
+/// An entry of a tar, most often one of a few names, so that layers get into each other's way.
+fn entry() -> impl Strategy<Value = (u8, String, String)> {
+    let name = "[ab](/[ab]){0,3}";
+    let kind = prop_oneof![4 => Just(b'5'), 4 => Just(b'0'), 1 => Just(b'2'), 1 => Just(b'1'), 1 => Just(b'w')];
+    (kind, name, name)
+}
+
+fn add(tar: Tar, (kind, name, target): &(u8, String, String)) -> Tar {
+    match kind {
+        b'5' => tar.dir(name),
+        b'0' => tar.file(name, target),
+        b'w' => {
+            let (dir, name) = name.rsplit_once('/').unwrap_or(("", name));
+            tar.file(&format!("{dir}/.wh.{}", if name == "a" { ".wh..opq" } else { name }), "")
+        }
+        kind => tar.link(*kind, name, target),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -169,6 +189,18 @@ proptest! {
         let (found, expected) = (files(&[&merged, base]), files(&stack));
         prop_assert_eq!(names(&found), names(&expected));
         prop_assert!(found == expected);
+    }
+
+    /// Whether layers are unpacked one after another or not makes no difference; see [`Host::apply`].
+    #[test]
+    fn layers_at_once(layers in prop::collection::vec(prop::collection::vec(entry(), 0..12), 1..4)) {
+        let host = Host::new();
+        let tars: Vec<Tar> = layers
+            .iter()
+            .map(|entries| entries.iter().fold(Tar::default(), add))
+            .collect();
+        let _any = host.apply(&tars);
+        host.check_canary();
     }
 
     /// Whatever the bytes, there is a result, and nothing beside the root has changed.

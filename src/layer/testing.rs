@@ -3,8 +3,10 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
+use std::path::PathBuf;
 
-use super::{Options, Result, apply};
+use super::{Below, Options, Result, apply, apply_early, pack, pack_framed};
+use crate::oci::Digest;
 use crate::snapshot::{Handle, Upper, View};
 
 /// A tar in the making, of entries that no well-behaved writer would make.
@@ -100,7 +102,7 @@ impl Host {
         Self { dir }
     }
 
-    pub(super) fn layer(&self, name: &str) -> std::path::PathBuf {
+    pub(super) fn layer(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         fs::create_dir(&path).unwrap();
         path
@@ -108,15 +110,49 @@ impl Host {
 
     /// Applies layers one on the other; the merged result, or the first error.
     pub(super) fn apply(&self, tars: &[Tar]) -> Result<View> {
-        let mut layers: Vec<std::path::PathBuf> = Vec::new();
+        let mut layers: Vec<PathBuf> = Vec::new();
         for (index, tar) in tars.iter().enumerate() {
             let path = self.layer(&format!("{index}"));
             let lowers = View::open(layers.iter().rev()).unwrap();
             let upper = Upper::new(Handle::open(&path).unwrap(), &lowers).unwrap();
-            apply(&tar.clone().end()[..], &upper, Options::LAYER)?;
+            let tar = tar.clone().end();
+            let applied = apply(&tar[..], &upper, Options::LAYER);
+            self.check_early(&tar, index, &lowers, applied.is_ok().then_some(&path));
+            applied?;
             layers.push(path);
         }
         Ok(View::open(layers.iter().rev()).unwrap())
+    }
+
+    /// Unpacks a layer without looking at what is below it: that comes to the same directory, and with
+    /// the frame to the same tar.
+    fn check_early(&self, tar: &[u8], index: usize, lowers: &View, expected: Option<&PathBuf>) {
+        let unpack = |number: usize, below| {
+            let path = self.layer(&format!("{}", 1000 * number + index));
+            let dir = Handle::open(&path).unwrap();
+            let mut frame = Vec::new();
+            let early = apply_early(tar, &dir, below, Some(&mut frame));
+            (early, dir, frame)
+        };
+        let wait = || Ok(lowers.clone());
+        let (mut early, mut dir, mut frame) = unpack(1, Below::Later(&wait));
+        if early.as_ref().is_ok_and(|early| !early.holds_on(lowers).unwrap()) {
+            (early, dir, frame) = unpack(2, Below::Known(lowers));
+        }
+        assert_eq!(early.is_ok(), expected.is_some(), "{early:?}");
+        let (Ok(early), Some(expected)) = (early, expected) else { return };
+        let packed = |dir: &Handle| {
+            let mut tar = Vec::new();
+            // Names that begin with `.wh.` cannot be packed, whoever has unpacked them.
+            pack(dir, &mut tar).ok().map(|_| tar)
+        };
+        assert!(packed(&dir) == packed(&Handle::open(expected).unwrap()));
+        if early.framed {
+            let mut again = Vec::new();
+            let found = pack_framed(&frame[..], &dir, &mut again).unwrap();
+            assert!(again == tar);
+            assert_eq!(found.diff_id.0, Digest::of(tar));
+        }
     }
 
     pub(super) fn check_canary(&self) {
