@@ -1,7 +1,8 @@
 //! `save`, `load`, `import`: images in and out of archives.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::args::{ArchiveFormat, ImportArgs, LoadArgs, SaveArgs};
@@ -75,14 +76,14 @@ pub(super) fn import(context: &Context, args: &ImportArgs) -> Result<(), CliErro
 }
 
 /// A file, or standard input for none and for `-`.
-fn open_input(path: Option<&Path>) -> Result<Box<dyn Read + Send>, CliError> {
+fn open_input(path: Option<&Path>) -> Result<File, CliError> {
+    let failed = |path: &Path, source| CliError::Read { path: path.into(), source };
     match path {
-        Some(path) if path != Path::new("-") => {
-            let opened = File::open(path);
-            let file = opened.map_err(|source| CliError::Read { path: path.into(), source })?;
-            Ok(Box::new(file))
-        }
+        Some(path) if path != Path::new("-") => File::open(path).map_err(|err| failed(path, err)),
         _ if io::stdin().is_terminal() => Err(CliError::InputFromTerminal),
-        _ => Ok(Box::new(io::stdin())),
+        _ => {
+            let input = io::stdin().as_fd().try_clone_to_owned();
+            input.map(File::from).map_err(|err| failed(Path::new("standard input"), err))
+        }
     }
 }

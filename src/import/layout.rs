@@ -29,12 +29,7 @@ impl Documents for Archive {
     }
 
     fn read(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImportError> {
-        let blob = self.blob(descriptor)?;
-        if blob.size > crate::oci::MAX_DOCUMENT_BYTES {
-            let what = descriptor.digest.to_string();
-            return Err(StoreError::TooLarge { what, size: blob.size }.into());
-        }
-        std::fs::read(blob.path()).map_err(ImportError::Read)
+        self.document_blob(descriptor)
     }
 }
 
@@ -131,21 +126,25 @@ fn name(descriptor: &Descriptor) -> Result<Option<Reference>, ImportError> {
     Ok(name.contains(['/', ':']).then_some(reference))
 }
 
-/// The config of an image, and all layers there and as said.
-pub(super) fn check(archive: &Archive, manifest: &Manifest) -> Result<ImageConfig, ImportError> {
-    let config = ImageConfig::parse(&archive.read(manifest.config())?)?;
+/// The config of an image and its bytes. All layers are there, and what is said of them can be true.
+pub(super) fn check(
+    archive: &Archive,
+    manifest: &Manifest,
+) -> Result<(ImageConfig, Vec<u8>), ImportError> {
+    let bytes = archive.document_blob(manifest.config())?;
+    let config = ImageConfig::parse(&bytes)?;
     let wrong = crate::oci::validate(manifest, &config);
     if !wrong.is_empty() {
         return Err(StoreError::Invalid(wrong).into());
     }
     for (layer, diff_id) in manifest.layers().iter().zip(&config.rootfs.diff_ids) {
-        let blob = archive.blob(layer)?;
+        archive.blob(layer)?;
         // A plain tar's digest is its diff ID; others are held against it when they are unpacked.
-        if layer.media_type == MediaType::ImageLayer && blob.digest != diff_id.0 {
+        if layer.media_type == MediaType::ImageLayer && layer.digest != diff_id.0 {
             let what = "a layer of the archive".to_owned();
-            let (expected, found) = (diff_id.0, blob.digest);
+            let (expected, found) = (diff_id.0, layer.digest);
             return Err(StoreError::DigestMismatch { what, expected, found }.into());
         }
     }
-    Ok(config)
+    Ok((config, bytes))
 }

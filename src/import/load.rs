@@ -1,18 +1,17 @@
 //! `mica load`: images out of an archive of `docker save`, or of an OCI layout.
 
-use std::collections::HashSet;
 use std::fs::File;
-use std::io::Read;
 
 use serde::Deserialize;
 
+use super::layers::Staged;
 use super::layout::Found;
-use super::members::{Archive, is_inside};
+use super::members::{Archive, Place, is_inside};
 use super::{ImportError, layout};
 use crate::layer::Format;
-use crate::oci::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType, Reference};
+use crate::oci::{Descriptor, Digest, ImageConfig, Manifest, MediaType, Reference};
 use crate::snapshot::Escaped;
-use crate::store::{Image, LayerRecord, SealedLayer, StagedBlob, Store};
+use crate::store::{Image, Store};
 
 /// An image that was loaded.
 #[derive(Debug)]
@@ -27,27 +26,25 @@ pub struct Loaded {
 ///
 /// # Errors
 /// [`ImportError`]; the store is then as it was.
-pub fn load(store: &Store, input: impl Read + Send) -> Result<Vec<Loaded>, ImportError> {
-    let archive = Archive::read(store, input)?;
+pub fn load(store: &Store, input: File) -> Result<Vec<Loaded>, ImportError> {
+    let mut archive = Archive::open(store, input)?;
     let docker = docker_manifest(&archive)?;
-    let mut made = Vec::new();
     let found = match archive.document("index.json")? {
         Some(index) => with_docker_names(layout::images(&archive, &index)?, docker.as_deref())?,
-        None => docker_images(store, &archive, docker.ok_or(ImportError::NoIndex)?, &mut made)?,
+        None => docker_images(&mut archive, docker.ok_or(ImportError::NoIndex)?)?,
     };
     let mut images = Vec::new();
-    let mut needed = HashSet::new();
-    let mut layers = Vec::new();
+    let mut staged = Staged::default();
     for Found { manifest, names } in found {
-        let config = layout::check(&archive, &manifest)?;
-        unpack(store, &archive, &manifest, &config.rootfs.diff_ids, &mut layers)?;
-        needed.insert(manifest.descriptor().digest);
-        needed.insert(manifest.config().digest);
-        needed.extend(manifest.layers().iter().map(|layer| layer.digest));
+        let (config, bytes) = layout::check(&archive, &manifest)?;
+        staged.add_layers(store, &archive, &manifest, &config.rootfs.diff_ids)?;
+        staged.blobs.push(store.stage_bytes(&bytes)?);
+        staged.blobs.push(store.stage_bytes(manifest.bytes())?);
         images.push((Image { manifest, config }, names));
     }
-    let blobs = archive.into_blobs().chain(made);
-    store.publish(blobs.filter(|blob| needed.contains(&blob.digest)).collect(), layers)?;
+    // What it was put into is not to be flushed.
+    drop(archive);
+    store.publish(staged.blobs, staged.layers)?;
     let mut loaded = Vec::new();
     for (image, names) in images {
         if names.is_empty() {
@@ -59,39 +56,6 @@ pub fn load(store: &Store, input: impl Read + Send) -> Result<Vec<Loaded>, Impor
         loaded.push(Loaded { id: image.id(), names });
     }
     Ok(loaded)
-}
-
-/// Unpacks the layers that the store has no directories for, so that a build can start at once.
-fn unpack(
-    store: &Store,
-    archive: &Archive,
-    manifest: &Manifest,
-    diff_ids: &[DiffId],
-    layers: &mut Vec<SealedLayer>,
-) -> Result<(), ImportError> {
-    let mut parent = None;
-    let mut below = Vec::new();
-    for (descriptor, diff_id) in manifest.layers().iter().zip(diff_ids) {
-        let chain = ChainId::extend(parent, *diff_id);
-        let staged = layers.iter().find(|layer| layer.record().chain() == chain);
-        let known = store.layer(chain)?;
-        let dir = match (staged, known) {
-            (Some(staged), _) => store.layer_dir(staged.record())?,
-            (None, Some(known)) if !known.is_away() => store.layer_dir(&known)?,
-            (None, known) => {
-                let unknown = || LayerRecord::of_image(parent, *diff_id, descriptor.clone());
-                let blob = archive.blob(descriptor)?;
-                let blob = File::open(blob.path()).map_err(ImportError::Read)?;
-                let sealed = store.stage_unpacked(blob, known.unwrap_or_else(unknown), &below)?;
-                let dir = store.layer_dir(sealed.record())?;
-                layers.push(sealed);
-                dir
-            }
-        };
-        below.insert(0, dir);
-        parent = Some(chain);
-    }
-    Ok(())
 }
 
 /// One image of Docker's `manifest.json`.
@@ -140,33 +104,35 @@ fn with_docker_names(
 
 /// The images of an archive that has only Docker's `manifest.json`: their manifests are made here.
 fn docker_images(
-    store: &Store,
-    archive: &Archive,
+    archive: &mut Archive,
     docker: Vec<DockerImage>,
-    made: &mut Vec<StagedBlob>,
 ) -> Result<Vec<Found>, ImportError> {
     let mut found = Vec::new();
     for image in docker {
-        let config = member(archive, &image.config)?;
-        let config = Descriptor::new(MediaType::ImageConfig, config.digest, config.size);
+        let place = member(archive, &image.config)?;
+        let bytes = archive.document(&image.config)?.unwrap_or_default();
+        let config = Descriptor::of(MediaType::ImageConfig, &bytes);
+        archive.name(config.digest, place);
+        let diff_ids = ImageConfig::parse(&bytes)?.rootfs.diff_ids;
         let mut layers = Vec::new();
-        for name in image.layers.iter().flatten() {
-            let blob = member(archive, name)?;
-            let media_type = match Format::sniff(&Archive::start(blob)?) {
-                Format::Gzip => MediaType::ImageLayerGzip,
-                Format::Zstd => MediaType::ImageLayerZstd,
-                _ => MediaType::ImageLayer,
+        for (index, name) in image.layers.iter().flatten().enumerate() {
+            let place = member(archive, name)?;
+            let (media_type, digest) = match (archive.format(place)?, diff_ids.get(index)) {
+                (Format::Gzip, _) => (MediaType::ImageLayerGzip, archive.hash(place)?),
+                (Format::Zstd, _) => (MediaType::ImageLayerZstd, archive.hash(place)?),
+                // Whether it is this one is seen when it is unpacked.
+                (_, Some(diff_id)) => (MediaType::ImageLayer, diff_id.0),
+                (_, None) => (MediaType::ImageLayer, archive.hash(place)?),
             };
-            layers.push(Descriptor::new(media_type, blob.digest, blob.size));
+            archive.name(digest, place);
+            layers.push(Descriptor::new(media_type, digest, place.size));
         }
-        let manifest = Manifest::new(config, layers);
-        made.push(store.stage_bytes(manifest.bytes())?);
-        found.push(Found { manifest, names: image.names()? });
+        found.push(Found { manifest: Manifest::new(config, layers), names: image.names()? });
     }
     Ok(found)
 }
 
-fn member<'a>(archive: &'a Archive, name: &str) -> Result<&'a StagedBlob, ImportError> {
+fn member(archive: &Archive, name: &str) -> Result<Place, ImportError> {
     let found = archive.find(name).filter(|_| is_inside(name));
     found.ok_or_else(|| ImportError::Missing(Escaped(name.as_bytes()).to_string()))
 }

@@ -1,59 +1,65 @@
-//! [`Archive`]: the members of an archive as staged blobs, by name.
+//! [`Archive`]: where the members of an archive lie, by name.
+//!
+//! An archive that is a plain file is read where it lies, each member once, when it is known what for. One
+//! that comes as a stream, or compressed, is put into a file without a name first.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path};
 
 use super::ImportError;
-use crate::layer::{self, MemberKind, Members};
-use crate::oci::{Descriptor, MAX_DOCUMENT_BYTES};
+use crate::layer::{self, Format, MemberKind, Members};
+use crate::oci::{Descriptor, Digest, HashingReader, MAX_DOCUMENT_BYTES};
 use crate::snapshot::{Escaped, Kind};
-use crate::store::{StagedBlob, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// How many links from member to member are followed.
 const MAX_LINKS: usize = 8;
 
 /// What an archive holds. Names are only ever looked up here, never in a file system.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Archive {
+    file: File,
     members: HashMap<Vec<u8>, Member>,
+    /// Members that were found to be these blobs, and need not be named like them.
+    known: HashMap<Digest, Place>,
 }
 
 #[derive(Debug)]
 enum Member {
-    File(StagedBlob),
+    File(Place),
     /// A hard or symbolic link to another member.
     Link(Vec<u8>),
 }
 
+/// Where a member's bytes lie in the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    offset: u64,
+    pub(super) size: u64,
+}
+
 impl Archive {
-    /// Reads an archive, compressed or not, to its end.
-    pub(super) fn read(store: &Store, input: impl Read + Send) -> Result<Self, ImportError> {
-        let (_, tar) = layer::open_archive(input).map_err(ImportError::Read)?;
-        let mut archive = Self::default();
-        let mut members = Members::new(tar);
-        while let Some(member) = members.advance()? {
-            let name = clean(&member.path);
-            let kept = match member.kind {
-                MemberKind::Node(Kind::File) => {
-                    Member::File(store.stage_blob(|out| copy(&mut members, out))?)
-                }
-                MemberKind::HardLink => Member::Link(clean(&member.link)),
-                MemberKind::Node(Kind::Symlink) => Member::Link(beside(&name, &member.link)),
-                MemberKind::Node(_) => continue,
-            };
-            archive.members.insert(name, kept);
-        }
-        Ok(archive)
+    /// Opens an archive, compressed or not, and looks for its members up to its end.
+    pub(super) fn open(store: &Store, input: File) -> Result<Self, ImportError> {
+        let start = plain_start(&input).map_err(ImportError::Read)?;
+        let (file, start) = match start {
+            Some(start) => (input, start),
+            None => (spool(store, input)?, 0),
+        };
+        let end = file.metadata().map_err(ImportError::Read)?.len();
+        let members = find_members(Stretch { file: &file, at: start, end })?;
+        Ok(Self { file, members, known: HashMap::new() })
     }
 
     /// A file of the archive, links between members followed; `None` where there is none.
-    pub(super) fn find(&self, name: &str) -> Option<&StagedBlob> {
+    pub(super) fn find(&self, name: &str) -> Option<Place> {
         let mut name = clean(name.as_bytes());
         for _ in 0..MAX_LINKS {
             match self.members.get(&name)? {
-                Member::File(blob) => return Some(blob),
+                Member::File(place) => return Some(*place),
                 Member::Link(target) => name.clone_from(target),
             }
         }
@@ -62,71 +68,153 @@ impl Archive {
 
     /// The bytes of a member that is a document.
     pub(super) fn document(&self, name: &str) -> Result<Option<Vec<u8>>, ImportError> {
-        let Some(blob) = self.find(name) else { return Ok(None) };
-        if blob.size > MAX_DOCUMENT_BYTES {
-            let what = Escaped(name.as_bytes()).to_string();
-            return Err(StoreError::TooLarge { what, size: blob.size }.into());
-        }
-        std::fs::read(blob.path()).map(Some).map_err(ImportError::Read)
+        let Some(place) = self.find(name) else { return Ok(None) };
+        self.small(place, || Escaped(name.as_bytes()).to_string()).map(Some)
     }
 
-    /// The member that is the blob of a descriptor, once it has been found to be it.
-    pub(super) fn blob(&self, descriptor: &Descriptor) -> Result<&StagedBlob, ImportError> {
+    fn small(&self, place: Place, what: impl Fn() -> String) -> Result<Vec<u8>, ImportError> {
+        let size = place.size;
+        if size > MAX_DOCUMENT_BYTES {
+            return Err(StoreError::TooLarge { what: what(), size }.into());
+        }
+        let mut bytes = Vec::new();
+        self.bytes(place).read_to_end(&mut bytes).map_err(ImportError::Read)?;
+        Ok(bytes)
+    }
+
+    /// The bytes of the blob of a descriptor that points to a document.
+    pub(super) fn document_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImportError> {
+        let bytes = self.small(self.blob(descriptor)?, || descriptor.digest.to_string())?;
+        let found = Digest::of(&bytes);
+        if found != descriptor.digest {
+            let (what, expected) = (name_of(descriptor), descriptor.digest);
+            return Err(StoreError::DigestMismatch { what, expected, found }.into());
+        }
+        Ok(bytes)
+    }
+
+    /// The member that says that it is the blob of a descriptor, which its bytes may not be.
+    pub(super) fn blob(&self, descriptor: &Descriptor) -> Result<Place, ImportError> {
         let name = format!("blobs/sha256/{}", descriptor.digest.hex());
         // Docker's older archives name their members otherwise.
-        let same = |blob: &&StagedBlob| blob.digest == descriptor.digest;
-        let blob = self.find(&name).or_else(|| self.blobs().find(same));
-        let blob = blob.ok_or(ImportError::Missing(name))?;
-        let what = || format!("the archive's blob {}", descriptor.digest);
-        if blob.digest != descriptor.digest {
-            let (expected, found) = (descriptor.digest, blob.digest);
-            return Err(StoreError::DigestMismatch { what: what(), expected, found }.into());
+        let known = || self.known.get(&descriptor.digest).copied();
+        let place = self.find(&name).or_else(known).ok_or(ImportError::Missing(name))?;
+        if place.size != descriptor.size {
+            let (expected, found) = (descriptor.size, place.size);
+            let what = name_of(descriptor);
+            return Err(StoreError::SizeMismatch { what, expected, found }.into());
         }
-        if blob.size != descriptor.size {
-            let (expected, found) = (descriptor.size, blob.size);
-            return Err(StoreError::SizeMismatch { what: what(), expected, found }.into());
-        }
-        Ok(blob)
+        Ok(place)
     }
 
-    /// The first bytes of a member, to tell its compression.
-    pub(super) fn start(blob: &StagedBlob) -> Result<Vec<u8>, ImportError> {
+    /// Notes that a member has this digest, or has to be found to have it.
+    pub(super) fn name(&mut self, digest: Digest, place: Place) {
+        self.known.insert(digest, place);
+    }
+
+    /// Hashes a member.
+    pub(super) fn hash(&self, place: Place) -> Result<Digest, ImportError> {
+        let mut bytes = HashingReader::new(BufReader::with_capacity(256 << 10, self.bytes(place)));
+        io::copy(&mut bytes, &mut io::sink()).map_err(ImportError::Read)?;
+        Ok(bytes.finish().0)
+    }
+
+    /// How a member is compressed, by its first bytes.
+    pub(super) fn format(&self, place: Place) -> Result<Format, ImportError> {
         let mut start = Vec::new();
-        let file = File::open(blob.path()).map_err(ImportError::Read)?;
-        file.take(layer::Format::SNIFF_BYTES as u64)
-            .read_to_end(&mut start)
-            .map_err(ImportError::Read)?;
-        Ok(start)
+        let bytes = self.bytes(place).take(Format::SNIFF_BYTES as u64);
+        { bytes }.read_to_end(&mut start).map_err(ImportError::Read)?;
+        Ok(Format::sniff(&start))
     }
 
-    fn blobs(&self) -> impl Iterator<Item = &StagedBlob> {
-        self.members.values().filter_map(|member| match member {
-            Member::File(blob) => Some(blob),
-            Member::Link(_) => None,
-        })
-    }
-
-    /// All files of the archive, for publishing those that are needed.
-    pub(super) fn into_blobs(self) -> impl Iterator<Item = StagedBlob> {
-        self.members.into_values().filter_map(|member| match member {
-            Member::File(blob) => Some(blob),
-            Member::Link(_) => None,
-        })
+    /// The bytes of a member, which end early where the archive was cut off meanwhile.
+    pub(super) fn bytes(&self, place: Place) -> impl Read + Send + '_ {
+        Stretch { file: &self.file, at: place.offset, end: place.offset + place.size }
     }
 }
 
-fn copy<R: Read>(members: &mut Members<R>, out: &mut dyn Write) -> Result<(), ImportError> {
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match members.read_content(&mut buffer)? {
-            0 => return Ok(()),
-            read => out.write_all(&buffer[..read]).map_err(write_failed)?,
+/// What errors call a blob of an archive.
+pub(super) fn name_of(descriptor: &Descriptor) -> String {
+    format!("the archive's blob {}", descriptor.digest)
+}
+
+/// Where an archive begins, if it is a file that is no compressed one.
+fn plain_start(mut input: &File) -> io::Result<Option<u64>> {
+    if !input.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let start = input.stream_position()?;
+    let mut first = [0; Format::SNIFF_BYTES];
+    let read = input.read_at(&mut first, start)?;
+    Ok((Format::sniff(&first[..read]) == Format::Plain).then_some(start))
+}
+
+/// Puts an archive into a file that is gone with this process. Where it is, it is not flushed with others.
+fn spool(store: &Store, input: impl Read + Send) -> Result<File, ImportError> {
+    let path = store.scratch("archive");
+    let failed = |source| StoreError::Io { action: "write to", path: "the store".into(), source };
+    let made = File::options().read(true).write(true).create_new(true).open(&path);
+    let mut file = made.map_err(failed)?;
+    fs::remove_file(&path).map_err(failed)?;
+    let (_, tar) = layer::open_archive(input).map_err(ImportError::Read)?;
+    let copied = layer::read_ahead(tar, |tar| -> Result<(), ImportError> {
+        loop {
+            let piece = tar.fill_buf().map_err(ImportError::Read)?;
+            if piece.is_empty() {
+                return Ok(());
+            }
+            file.write_all(piece).map_err(failed)?;
+            let bytes = piece.len();
+            tar.consume(bytes);
         }
-    }
+    });
+    copied.map_err(ImportError::Read)?.1?;
+    Ok(file)
 }
 
-fn write_failed(source: io::Error) -> ImportError {
-    StoreError::Io { action: "write to", path: "the store".into(), source }.into()
+/// Reads headers, and passes over what lies between them.
+fn find_members(bytes: Stretch<'_>) -> Result<HashMap<Vec<u8>, Member>, ImportError> {
+    let mut found = HashMap::new();
+    let mut members = Members::new(bytes);
+    while let Some(member) = members.advance()? {
+        let name = clean(&member.path);
+        let kept = match member.kind {
+            MemberKind::Node(Kind::File) => {
+                let size = members.content_bytes();
+                let bytes = members.reader();
+                let place = Place { offset: bytes.at, size };
+                // What is behind the end is found to be missing.
+                if let Some(end) = bytes.at.checked_add(size).filter(|end| *end <= bytes.end) {
+                    bytes.at = end;
+                    members.content_was_skipped();
+                }
+                Member::File(place)
+            }
+            MemberKind::HardLink => Member::Link(clean(&member.link)),
+            MemberKind::Node(Kind::Symlink) => Member::Link(beside(&name, &member.link)),
+            MemberKind::Node(_) => continue,
+        };
+        found.insert(name, kept);
+    }
+    Ok(found)
+}
+
+/// A part of a file, read without moving its position, which others may share.
+#[derive(Debug)]
+struct Stretch<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Stretch<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let want = left.min(buffer.len());
+        let read = self.file.read_at(&mut buffer[..want], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
 }
 
 /// A name without `.`, `..` and doubled slashes; it is only a key.

@@ -1,10 +1,10 @@
 //! Images into the store, out of archives that other tools wrote.
 //!
-//! Nothing of an archive is ever written under a name that it gives: its members are hashed into
-//! blobs of the store, and only those that an image needs, and that are what they are said to be,
-//! are published.
+//! Nothing of an archive is ever written under a name that it gives: its members are looked up in a
+//! table, and only those that an image needs, and that are what they are said to be, are published.
 
 mod folder;
+mod layers;
 mod layout;
 mod load;
 mod members;

@@ -89,28 +89,27 @@ impl Store {
         Ok(())
     }
 
-    /// A layer that was made here packs to its diff ID again. One that came from elsewhere is compared
-    /// with what its blob unpacks to.
+    /// A layer that was made here packs to its diff ID again, and so does one of whose tar the rest was
+    /// kept. Another one is compared with what its blob unpacks to.
     fn check_layer(&self, record: &LayerRecord) -> Result<(), String> {
         let text = |err: &dyn std::error::Error| err.to_string();
         if let Some(blob) = record.blob.as_ref().filter(|_| record.is_away()) {
             let known = self.can_have_blob(blob.digest);
             return if known { Ok(()) } else { Err("nobody is known to have its blob".to_owned()) };
         }
+        let packed = self.write_tar(record, io::sink()).map_err(|err| text(&err))?;
+        if packed.diff_id == record.diff_id {
+            return Ok(());
+        }
         let dir = self.layer_dir(record).map_err(|err| text(&err))?;
+        if self.has_tar(record) {
+            let found = packed.diff_id;
+            return Err(format!("the layer's files have changed: they pack to {found}"));
+        }
         let content = pack(&dir).map_err(|err| text(&err))?;
-        if content.diff_id == record.diff_id {
+        let Some(blob) = record.blob.as_ref().filter(|blob| self.has_blob(blob.digest)) else {
             return Ok(());
-        }
-        let Some(blob) = &record.blob else {
-            return Err(format!(
-                "the layer's files have changed: they pack to {}",
-                content.diff_id
-            ));
         };
-        if !self.has_blob(blob.digest) {
-            return Ok(());
-        }
         let again = self.unpacked_again(record, blob).map_err(|err| text(&err))?;
         if again == content.content {
             return Ok(());

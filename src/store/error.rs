@@ -105,6 +105,9 @@ pub enum StoreError {
         /// Why.
         source: LayerError,
     },
+    /// A layer's directory cannot be packed.
+    #[error("cannot pack a layer")]
+    Pack(#[source] LayerError),
     /// A file tree of the store could not be read or written.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),

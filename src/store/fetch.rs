@@ -275,9 +275,11 @@ impl Arrivals {
         self.all.get(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Gives up what has not come. The first reason counts.
-    fn stop(&self, err: StoreError) {
-        self.failure().get_or_insert(err);
+    /// Gives up what has not come. The first reason counts; that it was given up is none.
+    pub(super) fn stop(&self, err: StoreError) {
+        if !matches!(err, StoreError::Cancelled) {
+            self.failure().get_or_insert(err);
+        }
         self.stopped.store(true, Ordering::Relaxed);
     }
 

@@ -14,6 +14,9 @@ use super::{StagedBlob, Store, StoreError, remove};
 use crate::layer::Packed;
 use crate::oci::{ChainId, Descriptor, DiffId, Digest};
 
+/// What of a layer's tar is not in its files.
+pub(super) const FRAME: &str = "frame";
+
 /// What the store knows of the top layer of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
@@ -142,6 +145,11 @@ impl StagedLayer {
         let path = self.record_path();
         fs::write(&path, to_bytes(&record)).map_err(StoreError::io("write", &path))?;
         Ok(SealedLayer { staged: Staged::Directory(self), record })
+    }
+
+    /// What of the tar that it comes out of is not in its files.
+    pub(super) fn frame_path(&self) -> PathBuf {
+        self.dir.join(FRAME)
     }
 
     /// The file that gets the chain's name as a second one.

@@ -8,6 +8,7 @@
 //!     blobs/sha256/<hex>         documents, and layers as they came; mode 0444, never overwritten
 //!     layers/<lease>-<n>/fs/     what a layer adds, in OverlayFS's form
 //!     layers/<lease>-<n>/layer.json   its LayerRecord
+//!     layers/<lease>-<n>/frame   the rest of the tar that it came out of, if it came from elsewhere
 //!     chains/<chain>             a link to the LayerRecord of this chain's top layer, which is complete and
 //!                                never changes; or a record of a layer that is still elsewhere, as a blob
 //!     origins/<hex>              the repositories that have this blob, which need not be here
@@ -44,6 +45,8 @@ mod lease;
 mod mounts;
 mod origins;
 mod publish;
+mod stack;
+mod tar;
 mod unpack;
 
 use std::fs::{self, DirBuilder, File};
@@ -63,6 +66,7 @@ pub use layers::{LayerRecord, SealedLayer, StagedLayer};
 use lease::Lease;
 pub use origins::Origin;
 pub use publish::StagedBlob;
+pub use stack::{LayerSource, Unpack, Unpacked};
 
 use crate::snapshot::{self, Handle};
 

@@ -45,7 +45,7 @@ impl Store {
     /// [`StoreError::Io`], and what `fill` returns.
     pub fn stage_blob<E: From<StoreError>>(
         &self,
-        fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+        fill: impl FnOnce(&mut (dyn Write + Send)) -> Result<(), E>,
     ) -> Result<StagedBlob, E> {
         let path = self.new_scratch("blob");
         let file = File::create_new(&path).map_err(StoreError::io("make", &path))?;

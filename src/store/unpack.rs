@@ -1,17 +1,14 @@
 //! From a layer's blob to its directory, before something reads it.
 
-use std::io::Read;
-use std::path::PathBuf;
-
 use super::fetch::{Arrivals, Watch};
-use super::{Image, LayerRecord, SealedLayer, Store, StoreError};
-use crate::layer;
-use crate::oci::{ChainId, Descriptor, HashingReader};
-use crate::snapshot::{Handle, Upper, View};
+use super::stack::{LayerSource, Unpack, Unpacked};
+use super::{Image, LayerRecord, Store, StoreError};
+use crate::oci::{ChainId, Descriptor};
 
 impl Store {
     /// Makes sure that all layers of an image have directories, and gives their records, topmost
-    /// first. Blobs that are missing are fetched, several at once, and unpacked as they come.
+    /// first. Blobs that are missing are fetched, several at once, and unpacked as they come,
+    /// several at once too.
     ///
     /// # Errors
     /// [`StoreError::Layer`] for a layer that cannot be unpacked, [`StoreError::DigestMismatch`] for
@@ -57,42 +54,43 @@ impl Store {
     /// Unpacks those of `records`, the lowest first, that are away; gives all, topmost first.
     fn unpack_all(
         &self,
-        records: Vec<LayerRecord>,
+        mut records: Vec<LayerRecord>,
         arrivals: &Arrivals,
     ) -> Result<Vec<LayerRecord>, StoreError> {
-        let mut below: Vec<PathBuf> = Vec::new();
-        let mut present = Vec::new();
         // Held to the end: others that want the same layers wait, and find them all at once.
         let mut locks = Vec::new();
-        let mut made: Vec<SealedLayer> = Vec::new();
-        for mut record in records {
-            if record.is_away() {
-                let chain = record.chain();
-                locks.push(self.lock_key(chain.0, || {})?);
-                record = self.layer(chain)?.unwrap_or(record);
+        for record in records.iter_mut().filter(|record| record.is_away()) {
+            let chain = record.chain();
+            locks.push(self.lock_key(chain.0, || {})?);
+            if let Some(known) = self.layer(chain)? {
+                *record = known;
             }
-            if record.is_away() {
-                let sealed = self.unpack_layer(record, &below, arrivals)?;
-                record = sealed.record().clone();
-                made.push(sealed);
+        }
+        let made = self.stage_unpacked(records.clone(), &Coming { store: self, arrivals })?;
+        for sealed in &made {
+            let chain = sealed.record().chain();
+            if let Some(record) = records.iter_mut().find(|record| record.chain() == chain) {
+                record.clone_from(sealed.record());
             }
-            below.insert(0, self.layer_dir(&record)?);
-            present.insert(0, record);
         }
         self.publish(Vec::new(), made)?;
-        Ok(present)
+        records.reverse();
+        Ok(records)
     }
+}
 
-    fn unpack_layer(
-        &self,
-        record: LayerRecord,
-        below: &[PathBuf],
-        arrivals: &Arrivals,
-    ) -> Result<SealedLayer, StoreError> {
+/// Blobs that are here or on their way.
+struct Coming<'a> {
+    store: &'a Store,
+    arrivals: &'a Arrivals,
+}
+
+impl LayerSource for Coming<'_> {
+    fn read(&self, record: &LayerRecord, unpack: Unpack<'_>) -> Result<Unpacked, StoreError> {
         let blob = record.blob.clone().ok_or_else(|| StoreError::NoLayer(record.chain()))?;
-        if let Some(arriving) = arrivals.find(&blob) {
+        if let Some(arriving) = self.arrivals.find(&blob) {
             while let Some(mut follower) = arriving.follow()? {
-                let unpacked = self.stage_unpacked(&mut follower, record.clone(), below);
+                let unpacked = unpack(&mut follower);
                 if unpacked.is_err() && !follower.is_current() {
                     continue;
                 }
@@ -104,43 +102,13 @@ impl Store {
             }
             arriving.finish()?;
         }
-        let mut blob = self.open_blob(&blob)?;
-        let sealed = self.stage_unpacked(&mut blob, record, below)?;
+        let mut blob = self.store.open_blob(&blob)?;
+        let unpacked = unpack(&mut blob)?;
         blob.finish()?;
-        Ok(sealed)
+        Ok(unpacked)
     }
 
-    /// Unpacks the layer of `record` out of `blob`, on top of the directories `below` (topmost first),
-    /// which are those of its parent.
-    ///
-    /// # Errors
-    /// As [`Store::unpack`].
-    pub fn stage_unpacked(
-        &self,
-        blob: impl Read + Send,
-        mut record: LayerRecord,
-        below: &[PathBuf],
-    ) -> Result<SealedLayer, StoreError> {
-        let diff_id = record.diff_id;
-        let staged = self.stage_layer()?;
-        let lowers = View::open(below)?;
-        let dir = staged.fs();
-        let handle = Handle::open(&dir).map_err(StoreError::io("open", &dir))?;
-        let upper = Upper::new(handle, &lowers)?;
-        let (_, decoder) =
-            layer::open_archive(blob).map_err(StoreError::io("read a blob of", self.path()))?;
-        let (tar, applied) = layer::read_ahead(HashingReader::new(decoder), |tar| {
-            layer::apply(tar, &upper, layer::Options::LAYER)
-        })
-        .map_err(StoreError::io("read a blob of", self.path()))?;
-        applied.map_err(|source| StoreError::Layer { layer: diff_id.0, source })?;
-        let (found, size) = tar.finish();
-        if found != diff_id.0 {
-            let what = "the layer's tar".to_owned();
-            return Err(StoreError::DigestMismatch { what, expected: diff_id.0, found });
-        }
-        drop(upper);
-        record.size = size;
-        staged.seal_as(record)
+    fn give_up(&self) {
+        self.arrivals.stop(StoreError::Cancelled);
     }
 }

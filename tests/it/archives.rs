@@ -114,6 +114,37 @@ fn saving_twice_gives_equal_bytes() {
     assert!(other.mica(["save", "app:v1"]).bytes == archive, "{id}");
 }
 
+/// What a layer becomes is known when it is written, and it may be there already.
+#[test]
+fn a_layer_of_two_images_is_written_once() {
+    let Some(env) = bare() else { return };
+    app(&env);
+    let packed = env.mica(["save", "--format", "oci-archive", "app:v1"]).bytes;
+    // Now its layers are compressed, and those of an image that is built are not.
+    env.mica_with_input(["load", "-q"], &packed).success();
+    let dockerfile = "FROM scratch\nCOPY a /a\nENV X=1\nCOPY b /b\nENV Y=2\n";
+    let context = env.context(&[("Dockerfile", dockerfile), ("a", "A"), ("b", "B")]);
+    env.id_of(&context, &["-t", "more"]);
+    let file = env.path("home/saved.tar");
+    let output = file.to_str().expect("UTF-8");
+    let both = ["save", "--format", "oci-archive", "app:v1", "more"];
+    let streamed = env.mica(both).bytes;
+    env.mica(both.into_iter().chain(["-o", output])).success();
+    assert!(fs::read(&file).expect("a file") == streamed);
+    let mut archive = tar::Archive::new(&streamed[..]);
+    let names = archive.entries().expect("entries").map(|entry| {
+        entry.expect("an entry").path().expect("a path").to_str().expect("UTF-8").to_owned()
+    });
+    let mut names: Vec<String> = names.collect();
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    // Two folders; two layers, two configs and two manifests; the index and the version.
+    assert_eq!((names.len(), count), (10, 10), "{names:?}");
+    let Some(second) = bare() else { return };
+    second.mica_with_input(["load", "-q"], &streamed).success();
+}
+
 #[test]
 fn several_images_and_several_names() {
     let (Some(env), Some(second)) = (bare(), bare()) else { return };

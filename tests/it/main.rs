@@ -20,6 +20,7 @@ mod instructions;
 mod interrupt;
 mod isolation;
 mod kaniko;
+mod load;
 mod login;
 mod named_contexts;
 mod outputs;
