@@ -1,15 +1,22 @@
 //! Archives: an OCI image layout as a tar, with or without Docker's `manifest.json`.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 
 use serde_json::json;
 
 use super::layers;
 use super::layout::{self, Layout};
-use super::{ExportError, Options, Stoppable};
-use crate::oci::{Descriptor, Index, Manifest, Reference};
+use super::{ExportError, Options, Output, Stoppable};
+use crate::layer::HashBeside;
+use crate::oci::{Descriptor, Digest, Index, Manifest, Reference};
 use crate::store::{Image, Store};
+
+/// What a tar consists of.
+const BLOCK_BYTES: usize = 512;
+
+/// Compressed layers of up to this size are kept in memory until their header can be written.
+const IN_MEMORY_BYTES: usize = 8 << 20;
 
 /// Writes images, each with its names, as one archive, and gives the descriptors of the manifests in
 /// it. Equal images give equal bytes.
@@ -20,10 +27,10 @@ pub fn save(
     store: &Store,
     images: &[(Vec<Reference>, Image)],
     options: &Options<'_>,
-    out: &mut dyn Write,
+    out: &mut dyn Output,
 ) -> Result<Vec<Descriptor>, ExportError> {
-    let mut out = Stoppable { out, stop: options.stop };
-    let mut archive = Archive { out: tar::Builder::new(&mut out) };
+    let out = Stoppable { out, stop: options.stop };
+    let mut archive = Archive { out: tar::Builder::new(out) };
     let mut docker = Vec::new();
     let mut index = Vec::new();
     archive.folder("blobs/")?;
@@ -77,7 +84,7 @@ fn docker_repositories(images: &[(&Vec<Reference>, Manifest)]) -> Vec<u8> {
 }
 
 struct Archive<'a, 'b> {
-    out: tar::Builder<&'a mut Stoppable<'b>>,
+    out: tar::Builder<Stoppable<'a, &'b mut dyn Output>>,
 }
 
 impl Archive<'_, '_> {
@@ -85,6 +92,34 @@ impl Archive<'_, '_> {
         let mut header = header(0, 0o755);
         header.set_entry_type(tar::EntryType::Directory);
         self.append(header, name, io::empty())
+    }
+
+    /// Fills up the last block of a file.
+    fn pad(&mut self, size: u64) -> Result<(), ExportError> {
+        let padding = size.wrapping_neg() % BLOCK_BYTES as u64;
+        let zeros = &[0; BLOCK_BYTES][..usize::try_from(padding).unwrap_or_default()];
+        self.out.get_mut().write_all(zeros).map_err(write_failed)
+    }
+
+    /// The same as [`Layout::blob`] where one cannot go back: a large one waits on the disk, a small one
+    /// in memory.
+    fn blob_in_stream(
+        &mut self,
+        store: &Store,
+        is_there: &dyn Fn(Digest) -> bool,
+        fill: &mut dyn FnMut(&mut dyn Write) -> Result<(), ExportError>,
+    ) -> Result<(Digest, u64), ExportError> {
+        let folder = store.scratch("");
+        let mut hashed = HashBeside::new(tempfile::spooled_tempfile_in(IN_MEMORY_BYTES, folder));
+        fill(&mut hashed)?;
+        let (mut blob, digest, size) = hashed.into_inner().map_err(write_failed)?;
+        if !is_there(digest) {
+            blob.rewind().map_err(write_failed)?;
+            self.large_file(&layout::blob_name(digest), size, &mut |out| {
+                io::copy(&mut blob, out).map(drop).map_err(write_failed)
+            })?;
+        }
+        Ok((digest, size))
     }
 
     fn append(
@@ -108,18 +143,47 @@ impl Layout for Archive<'_, '_> {
         size: u64,
         fill: &mut dyn FnMut(&mut dyn Write) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
-        let mut header = header(size, 0o644);
-        header.set_path(name).map_err(write_failed)?;
-        header.set_cksum();
         // Not through `append_data`: the layer writes itself, nobody reads it.
         let out = self.out.get_mut();
-        out.write_all(header.as_bytes()).map_err(write_failed)?;
+        out.write_all(header_of(name, size)?.as_bytes()).map_err(write_failed)?;
         layers::counted(out, size, fill)?;
-        let padding = size.next_multiple_of(512) - size;
-        let zeros = [0; 512];
-        let zeros = &zeros[..usize::try_from(padding).unwrap_or_default()];
-        self.out.get_mut().write_all(zeros).map_err(write_failed)
+        self.pad(size)
     }
+
+    fn blob(
+        &mut self,
+        store: &Store,
+        is_there: &dyn Fn(Digest) -> bool,
+        fill: &mut dyn FnMut(&mut dyn Write) -> Result<(), ExportError>,
+    ) -> Result<(Digest, u64), ExportError> {
+        let Some(start) = self.out.get_mut().out.file().map(|file| file.position()) else {
+            return self.blob_in_stream(store, is_there, fill);
+        };
+        let out = self.out.get_mut();
+        // What the header says is known behind the content.
+        out.write_all(&[0; BLOCK_BYTES]).map_err(write_failed)?;
+        let mut hashed = HashBeside::new(out);
+        fill(&mut hashed)?;
+        let (digest, size) = hashed.finish().map_err(write_failed)?;
+        self.pad(size)?;
+        let header = header_of(&layout::blob_name(digest), size)?;
+        if let Some(file) = self.out.get_mut().out.file() {
+            let result = if is_there(digest) {
+                file.take_back(start)
+            } else {
+                file.write_over(start, header.as_bytes())
+            };
+            result.map_err(write_failed)?;
+        }
+        Ok((digest, size))
+    }
+}
+
+fn header_of(name: &str, size: u64) -> Result<tar::Header, ExportError> {
+    let mut header = header(size, 0o644);
+    header.set_path(name).map_err(write_failed)?;
+    header.set_cksum();
+    Ok(header)
 }
 
 fn header(size: u64, mode: u32) -> tar::Header {

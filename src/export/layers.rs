@@ -1,18 +1,16 @@
 //! The bytes of an image's layers, from their blobs or made from their directories.
 
-use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::num::NonZeroUsize;
 
 use super::{ExportError, Options, Stoppable};
 use crate::layer::{self, Compression};
 use crate::oci::{ChainId, Descriptor, DiffId, HashingReader, MediaType, MediaTypes};
-use crate::snapshot::Handle;
-use crate::store::{Image, LayerRecord, StagedBlob, Store, StoreError};
+use crate::store::{Image, LayerRecord, Store, StoreError};
 
 /// One layer, and where its bytes come from.
 pub(crate) struct LayerBytes {
-    /// What the exported manifest says of it; before it changes, what the store's does.
+    /// What the store's manifest says of it.
     pub(crate) descriptor: Descriptor,
     /// Its tar.
     pub(crate) diff_id: DiffId,
@@ -26,21 +24,9 @@ enum Source {
     Blob(Descriptor),
     /// From the directory of the layer at the top of this chain.
     Directory(ChainId),
-    /// Compressed for this export.
-    Staged(StagedBlob),
 }
 
-/// The layers of an image, base first, compressed as `options` say.
-pub(super) fn of(
-    store: &Store,
-    image: &Image,
-    options: &Options<'_>,
-) -> Result<Vec<LayerBytes>, ExportError> {
-    let layers = plan(store, image, options)?.into_iter();
-    layers.map(|layer| layer.settled(store, options)).collect()
-}
-
-/// The layers of an image, base first, none of which is compressed yet.
+/// The layers of an image, base first.
 pub(crate) fn plan(
     store: &Store,
     image: &Image,
@@ -92,7 +78,6 @@ impl LayerBytes {
         match &self.source {
             Source::Blob(blob) => store.fetch(std::slice::from_ref(blob), &|_, _| {}),
             Source::Directory(chain) => store.bring(*chain, &|_, _| {}).map(drop),
-            Source::Staged(_) => Ok(()),
         }
     }
 
@@ -105,22 +90,16 @@ impl LayerBytes {
             }
             Source::Directory(chain) => {
                 let records = store.bring(*chain, &|_, _| {})?;
-                let dir = store.layer_dir(&records[0])?;
-                let handle = Handle::open(&dir).map_err(|source| StoreError::Io {
-                    action: "open",
-                    path: dir,
-                    source,
+                let packed = layer::write_behind(out, |out| store.write_tar(&records[0], out));
+                let packed = packed.map_err(write_failed)?.map_err(|err| match err {
+                    StoreError::Pack(source) => ExportError::Pack(source),
+                    other => other.into(),
                 })?;
-                let packed = layer::pack(&handle, out)?;
                 if packed.diff_id == DiffId(self.descriptor.digest) {
                     Ok(())
                 } else {
                     Err(ExportError::Changed)
                 }
-            }
-            Source::Staged(staged) => {
-                let failed = |source| ExportError::Write { path: staged.path().into(), source };
-                copy(File::open(staged.path()).map_err(failed)?, out).map(drop)
             }
         }
     }
@@ -149,17 +128,6 @@ impl LayerBytes {
             _ => self.write(store, &mut encoder)?,
         }
         encoder.finish().map(drop).map_err(write_failed)
-    }
-
-    /// The same layer in the compression that it gets.
-    pub(super) fn settled(self, store: &Store, options: &Options<'_>) -> Result<Self, ExportError> {
-        if !self.changes {
-            return Ok(self);
-        }
-        let staged = store.stage_blob(|out| self.write_changed(store, options, out))?;
-        let media_type = media_type_of(options.compression);
-        let descriptor = Descriptor::new(media_type, staged.digest, staged.size);
-        Ok(Self { descriptor, changes: false, source: Source::Staged(staged), ..self })
     }
 }
 

@@ -1,7 +1,7 @@
 //! An OCI image layout: blobs, and an index that leads to them. It is written into an archive or into a
 //! folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::layers::{self, LayerBytes};
-use super::{ExportError, Options, Stop, write_file};
-use crate::oci::{Descriptor, Digest, MAX_DOCUMENT_BYTES, Manifest, Reference};
+use super::output::write_named;
+use super::{ExportError, Options, Stop, Stoppable, write_file};
+use crate::layer::HashBeside;
+use crate::oci::{Descriptor, DiffId, Digest, MAX_DOCUMENT_BYTES, Manifest, Reference};
 use crate::store::{Image, Store};
 
 /// The content of `oci-layout`.
@@ -32,6 +34,14 @@ pub(super) trait Layout {
         size: u64,
         fill: &mut dyn FnMut(&mut dyn Write) -> Result<(), ExportError>,
     ) -> Result<(), ExportError>;
+
+    /// Writes a blob that `fill` gives, unless it turns out that it is there, and says what it is.
+    fn blob(
+        &mut self,
+        store: &Store,
+        is_there: &dyn Fn(Digest) -> bool,
+        fill: &mut dyn FnMut(&mut dyn Write) -> Result<(), ExportError>,
+    ) -> Result<(Digest, u64), ExportError>;
 }
 
 /// Writes the blobs of images, those that they share once, and gives their manifests.
@@ -42,17 +52,28 @@ pub(super) fn write_images(
     layout: &mut dyn Layout,
 ) -> Result<Vec<Manifest>, ExportError> {
     let mut written: BTreeSet<Digest> = BTreeSet::new();
+    let mut compressed: HashMap<DiffId, Descriptor> = HashMap::new();
     let mut manifests = Vec::new();
     for (_, image) in images {
-        let layers = layers::of(store, image, options)?;
-        for layer in &layers {
-            let descriptor = &layer.descriptor;
-            if written.insert(descriptor.digest) {
+        let mut descriptors = Vec::new();
+        for layer in layers::plan(store, image, options)? {
+            let mut descriptor = layer.descriptor.clone();
+            if layer.changes {
+                descriptor = match compressed.get(&layer.diff_id) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let is_there = |digest| written.contains(&digest);
+                        compress(store, &layer, options, layout, &is_there)?
+                    }
+                };
+                compressed.insert(layer.diff_id, descriptor.clone());
+                written.insert(descriptor.digest);
+            } else if written.insert(descriptor.digest) {
                 let name = blob_name(descriptor.digest);
                 layout.large_file(&name, descriptor.size, &mut |out| layer.write(store, out))?;
             }
+            descriptors.push(descriptor);
         }
-        let descriptors = layers.iter().map(|layer| layer.descriptor.clone()).collect();
         let manifest = image.manifest.with(descriptors, options.words, &options.annotations);
         let config = store.read_document(image.manifest.config())?;
         for (digest, bytes) in
@@ -65,6 +86,19 @@ pub(super) fn write_images(
         manifests.push(manifest);
     }
     Ok(manifests)
+}
+
+/// Writes a layer in the compression that it gets, and gives its descriptor.
+fn compress(
+    store: &Store,
+    layer: &LayerBytes,
+    options: &Options<'_>,
+    layout: &mut dyn Layout,
+    is_there: &dyn Fn(Digest) -> bool,
+) -> Result<Descriptor, ExportError> {
+    let mut fill = |out: &mut dyn Write| layer.write_changed(store, options, out);
+    let (digest, size) = layout.blob(store, is_there, &mut fill)?;
+    Ok(Descriptor::new(layers::media_type_of(options.compression), digest, size))
 }
 
 /// One entry of `index.json` for each name, or one without a name.
@@ -152,17 +186,22 @@ impl<'a> LayoutFolder<'a> {
     pub(crate) fn layer(
         &mut self,
         store: &Store,
-        layer: LayerBytes,
+        layer: &LayerBytes,
         options: &Options<'_>,
     ) -> Result<Descriptor, ExportError> {
-        let layer = layer.settled(store, options)?;
+        if layer.changes {
+            return compress(store, layer, options, self, &|_| false);
+        }
         let descriptor = layer.descriptor.clone();
-        let there = fs::metadata(self.blob_path(descriptor.digest));
-        if !there.is_ok_and(|file| file.len() == descriptor.size) {
+        if !self.has_blob(descriptor.digest, descriptor.size) {
             let name = blob_name(descriptor.digest);
             self.large_file(&name, descriptor.size, &mut |out| layer.write(store, out))?;
         }
         Ok(descriptor)
+    }
+
+    fn has_blob(&self, digest: Digest, size: u64) -> bool {
+        fs::metadata(self.blob_path(digest)).is_ok_and(|file| file.len() == size)
     }
 
     /// Writes a manifest and its config, and lets a tag stand for it. The caller holds the lock.
@@ -225,9 +264,29 @@ impl Layout for LayoutFolder<'_> {
     ) -> Result<(), ExportError> {
         let path = self.path.join(name);
         write_file(&path, |out| {
-            let mut out = super::Stoppable { out, stop: self.stop };
+            let mut out = Stoppable { out, stop: self.stop };
             layers::counted(&mut out, size, fill)
         })
+    }
+
+    fn blob(
+        &mut self,
+        _: &Store,
+        is_there: &dyn Fn(Digest) -> bool,
+        fill: &mut dyn FnMut(&mut dyn Write) -> Result<(), ExportError>,
+    ) -> Result<(Digest, u64), ExportError> {
+        let beside = self.path.join("blobs/sha256/new");
+        let failed = |source| ExportError::Write { path: self.path.to_owned(), source };
+        let mut written = None;
+        write_named(&beside, |out| {
+            let mut hashed = HashBeside::new(Stoppable { out, stop: self.stop });
+            fill(&mut hashed)?;
+            let (digest, size) = hashed.finish().map_err(failed)?;
+            written = Some((digest, size));
+            let is_new = !is_there(digest) && !self.has_blob(digest, size);
+            Ok(is_new.then(|| self.blob_path(digest)))
+        })?;
+        written.ok_or(ExportError::Changed)
     }
 }
 

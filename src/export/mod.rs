@@ -3,16 +3,17 @@
 mod archive;
 pub(crate) mod layers;
 mod layout;
+mod output;
 pub mod rootfs;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 pub use archive::save;
 pub(crate) use layout::LayoutFolder;
 pub use layout::save_folder;
+pub use output::{NewFile, Output, Stoppable, write_file};
 
 use crate::layer::{Compression, LayerError};
 use crate::oci::MediaTypes;
@@ -74,28 +75,6 @@ impl Options<'_> {
     }
 }
 
-/// A writer that fails when it is to stop.
-#[expect(missing_debug_implementations, reason = "a closure has none")]
-pub struct Stoppable<'a> {
-    /// What is written to.
-    pub out: &'a mut dyn Write,
-    /// Whether to stop.
-    pub stop: Stop<'a>,
-}
-
-impl Write for Stoppable<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if (self.stop)() {
-            return Err(io::Error::other("interrupted"));
-        }
-        self.out.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
 /// Why an image could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -128,38 +107,4 @@ pub enum ExportError {
     /// A layer's directory does not hold any more what it was made of.
     #[error("a layer of the store has changed since it was made; run `mica system check`")]
     Changed,
-}
-
-/// Writes a file as a whole or not at all: what was at `path` before stays until `fill` has
-/// succeeded and all is on disk.
-///
-/// # Errors
-/// What `fill` returns; [`ExportError::Write`].
-pub fn write_file(
-    path: &Path,
-    fill: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
-) -> Result<(), ExportError> {
-    let failed = |source| ExportError::Write { path: path.to_owned(), source };
-    // Devices and pipes are written to as they are.
-    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        let mut out = BufWriter::new(File::options().write(true).open(path).map_err(failed)?);
-        fill(&mut out)?;
-        return out.flush().map_err(failed);
-    }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let temporary = tempfile::Builder::new()
-        .prefix(".mica-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-        .tempfile_in(folder)
-        // The temporary file's own name helps nobody.
-        .map_err(|err| failed(err.kind().into()))?;
-    let mut out = BufWriter::with_capacity(1 << 20, temporary);
-    fill(&mut out)?;
-    let temporary = out.into_inner().map_err(|err| failed(err.into_error()))?;
-    temporary.as_file().sync_data().map_err(failed)?;
-    temporary.persist(path).map_err(|err| failed(err.error))?;
-    Ok(())
 }

@@ -77,7 +77,7 @@ impl Place for Folder<'_> {
         let mut layout = self.layout();
         layout.create()?;
         let layer = layers::single(self.store, layer, &self.options);
-        Ok(layout.layer(self.store, layer, &self.options)?)
+        Ok(layout.layer(self.store, &layer, &self.options)?)
     }
 
     fn add(&self, index: &SharedIndex) -> Result<bool, SharedError> {

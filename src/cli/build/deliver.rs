@@ -222,7 +222,7 @@ impl Delivery<'_> {
     fn write(
         to: &Destination,
         delivered: &mut Delivered,
-        fill: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
+        fill: impl FnOnce(&mut dyn export::Output) -> Result<(), ExportError>,
     ) -> Result<(), CliError> {
         match to {
             Destination::File(path) => {
