@@ -7,8 +7,8 @@
 //! | what a step mounts | is mounted, overlays as copies | is copied in, and changes of it copied back |
 //! | `/proc`, `/sys`, `/dev` | as ever | a folder of what can be had |
 //!
-//! **Invariant.** What runs a step need not know: the layer that comes out is that of an overlay, but for
-//! files that a step opened for writing and left as they were.
+//! **Invariant.** What runs a step need not know: the layer that comes out is that of an overlay, but with
+//! a mount namespace for files that a step opened for writing and left as they were.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;

@@ -20,7 +20,7 @@ RUN <<END
     mkdir -p /tree/kept /tree/gone/below /tree/again /tree/file
     echo 1 >/tree/same-size; echo 2 >/tree/gone/f; echo 3 >/tree/kept/f; echo 4 >/tree/again/f
     echo 5 >/tree/link-a; ln /tree/link-a /tree/link-b; ln -s f /tree/sym; echo 6 >/tree/mode
-    echo 7 >/tree/moved; : >/tree/plain; echo 8 >/tree/touched
+    echo 7 >/tree/moved; : >/tree/plain; echo 8 >/tree/touched; echo 9 >/tree/lock
     touch -d @1000 /tree/same-size
     mknod -m 600 /tree/null c 1 3; mkfifo -m 640 /tree/fifo; chown 5:6 /tree/fifo
     chmod 4755 /tree/mode; chown 12:13 /tree/kept; chmod 1777 /tree/kept
@@ -40,6 +40,7 @@ RUN <<END
     touch /tree/touched
     chown 99 /data/d-file
     mkdir -p /new/a/b; echo x >/new/a/b/c
+    : >>/tree/lock; : >>/data/f
     rm /tree/fifo /tree/null
 END
 RUN mkdir /empty; rmdir /empty; rm -f /nothing; cat /data/f >/dev/null

@@ -81,6 +81,7 @@ WORKDIR /home/bob
 RUN <<END
     set -e
     test "$(id -u) $(id -g)" = "1234 1235"
+    (umask 002; echo hi >group; mkdir groups; umask 0; : >all)
     echo hi >hi
     mkdir -p foo/bar/baz
     cp hi foo/ho

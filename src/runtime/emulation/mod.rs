@@ -13,6 +13,7 @@
 //! decides.
 
 mod call;
+mod copy_up;
 mod create;
 mod identities;
 mod identity;
@@ -121,6 +122,8 @@ struct Inside {
 impl Inside {
     /// Takes this process, the guardian, into the mount namespace of the step's first process.
     fn enter(first: Pid, emulation: Emulation, namespaces: bool) -> std::io::Result<Self> {
+        // What is made here has the mode that the step's process gives it.
+        rustix::process::umask(Mode::empty());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
         if namespaces {
@@ -214,7 +217,10 @@ impl Supervisor {
                 create::anything(tracee, &asked, identities)
             }
             call if call.aims_at_processes() => Ok(signals::aimed(&tracee, &asked)),
-            _ if emulation == Emulation::Processes => own_proc::look_up(tracee, &asked),
+            _ if emulation == Emulation::Processes => match own_proc::find(&tracee, &asked)? {
+                Some(path) => own_proc::look_up(tracee, &asked, &path),
+                None => copy_up::mark(tracee, &asked),
+            },
             _ => owner::identity(&tracee, &asked, identities),
         }
     }

@@ -9,7 +9,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, openat, readlinkat};
 use rustix::io::Errno;
@@ -55,17 +55,25 @@ enum Whose {
     Number(u32),
 }
 
-/// Answers what asks for something of a process in `/proc`; the kernel answers the rest.
-pub(super) fn look_up(mut tracee: Tracee<'_>, asked: &Asked<'_>) -> Result<Answer, Unanswered> {
+/// Returns the path that a call looks up, if it may be one of those that are answered here.
+pub(super) fn find(tracee: &Tracee<'_>, asked: &Asked<'_>) -> Result<Option<PathBuf>, Unanswered> {
     let at = usize::from(!matches!(
         asked.call,
         Call::Open | Call::Readlink | Call::Stat | Call::Lstat | Call::Access
     ));
     if !tracee.path_begins(asked.arguments[at], &[b"/proc/", b"/dev/std", b"/dev/fd/"])? {
-        return Ok(Answer::Continue);
+        return Ok(None);
     }
-    let path = tracee.path_at(asked.arguments[at])?;
-    let Some((whose, name)) = parse(&path) else { return Ok(Answer::Continue) };
+    tracee.path_at(asked.arguments[at]).map(Some)
+}
+
+/// Answers what asks for something of a process in `/proc`; the kernel answers the rest.
+pub(super) fn look_up(
+    mut tracee: Tracee<'_>,
+    asked: &Asked<'_>,
+    path: &Path,
+) -> Result<Answer, Unanswered> {
+    let Some((whose, name)) = parse(path) else { return Ok(Answer::Continue) };
     let number = |index| asked.number(index);
     let follows = match asked.call {
         Call::Lstat | Call::Readlink | Call::Readlinkat => false,

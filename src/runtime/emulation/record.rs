@@ -50,7 +50,7 @@ impl Note {
 }
 
 /// A path to what a descriptor stands for; the working directory is `/proc`.
-fn by_descriptor(fd: impl AsFd) -> String {
+pub(super) fn by_descriptor(fd: impl AsFd) -> String {
     format!("self/fd/{}", fd.as_fd().as_raw_fd())
 }
 
