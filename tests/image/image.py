@@ -19,9 +19,9 @@ SHELL ["/bin/busybox", "sh", "-euc"]
 RUN /bin/busybox --install -s /bin && mkdir -p /srv/app && echo hi >/srv/app/hi && chown -R 33:34 /srv/app
 FROM base
 COPY data /data/
-RUN adduser -D -H -s /bin/sh nobody 2>/dev/null || true; rm /data/gone; echo more >>/data/kept; ln -s kept /data/link
+RUN adduser -D -H -s /bin/sh nobody 2>/dev/null || true; rm /data/gone; echo more >>/data/kept; ln -s kept /data/link; mkdir -m 777 /mine
 USER 1234
-RUN id -u >/tmp.id 2>/dev/null || echo none
+RUN id -u >/mine/id
 CMD ["cat", "/data/kept"]
 """
 WITHOUT_RUN = "FROM scratch AS one\nCOPY busybox /bin/\nFROM scratch\nCOPY --from=one --chown=5:6 /bin /bin\nCOPY data /data/\n"
