@@ -1,7 +1,7 @@
 //! Making new things visible: stage, flush once, then give names.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -73,7 +73,11 @@ impl Store {
     ) -> Result<(StagedBlob, Packed), E> {
         let path = self.new_scratch("blob");
         let file = File::create_new(&path).map_err(StoreError::io("make", &path))?;
-        let packed = pack(&mut Early { file: &file, written: 0, begun: 0 });
+        let packed = pack(&mut Early { file: &file, written: 0, begun: 0 }).and_then(|packed| {
+            // What ends in a hole is longer than what was written.
+            file.set_len(packed.size).map_err(StoreError::io("write", &path))?;
+            Ok(packed)
+        });
         match packed {
             Ok(packed) => Ok((StagedBlob::new(path, packed.diff_id.0, packed.size), packed)),
             Err(err) => {
@@ -230,7 +234,14 @@ const EARLY_BYTES: u64 = 8 << 20;
 
 impl Write for Early<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        // The holes of sparse files stay holes.
+        let written = if bytes.iter().all(|byte| *byte == 0) {
+            let length = i64::try_from(bytes.len()).map_err(io::Error::other)?;
+            self.file.seek(SeekFrom::Current(length))?;
+            bytes.len()
+        } else {
+            self.file.write(bytes)?
+        };
         self.written += written as u64;
         if self.written - self.begun >= EARLY_BYTES {
             // Says that nobody will read it soon, whereupon Linux begins to write what is not on the disk.

@@ -1,7 +1,7 @@
 //! A COPY whose files nothing in the build reads goes straight into a tar. Nobody can tell by the image.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::env::{TestEnv, bare, with_base};
@@ -74,6 +74,18 @@ fn the_layer_is_the_same() {
         let last = unread.last().expect("a layer");
         assert_eq!((is_blob(&env, last), is_blob(&other, last)), (true, false), "{copy}");
     }
+}
+
+#[test]
+fn holes_take_no_room() {
+    let Some(env) = bare() else { return };
+    let context = env.dockerfile("FROM scratch\nCOPY sparse /\n");
+    let sparse = fs::File::create(context.join("sparse")).expect("a file");
+    sparse.set_len(64 << 20).expect("a hole");
+    let layers = layers(&env, &context, "FROM scratch\nCOPY sparse /\n");
+    let blob = env.store().join("v1/blobs").join(layers[0].replace(':', "/"));
+    let blob = fs::metadata(blob).expect("a blob");
+    assert!(blob.len() > 64 << 20 && blob.blocks() * 512 < 16 << 20, "{blob:?}");
 }
 
 #[test]
