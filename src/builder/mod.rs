@@ -171,7 +171,10 @@ pub fn build(request: &BuildRequest, services: &Services<'_>) -> Result<BuildRes
     // Nobody reads the files of a base that nothing is added to.
     let target = lowered.target.filter(|target| !lowered.graph.is_image(*target));
     let (snapshot, steps) = match target {
-        Some(target) => solver.solve(target, request.options.inline_cache, request.reads_files)?,
+        Some(target) => {
+            let options = &request.options;
+            solver.solve(target, options.inline_cache, request.reads_files || options.squash)?
+        }
         None => Default::default(),
     };
     let snapshot = if request.options.squash {

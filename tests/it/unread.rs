@@ -136,6 +136,17 @@ fn outputs_of_files_have_them() {
 }
 
 #[test]
+fn layers_that_are_merged_are_read() {
+    let Some(env) = bare() else { return };
+    let context = context(&env);
+    fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY small /\nCOPY tree /app\n")
+        .expect("written");
+    let image = env.built_from(&context, &["--squash"]);
+    assert_eq!(image.layers.len(), 1);
+    assert_eq!((image.text("small"), image.text("app/d1/sub/f1")), ("small".into(), "1".into()));
+}
+
+#[test]
 fn a_store_that_forgets_keeps_what_names_lead_to() {
     let Some(env) = bare() else { return };
     let context = context(&env);
