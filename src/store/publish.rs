@@ -47,19 +47,13 @@ impl Store {
         &self,
         fill: impl FnOnce(&mut (dyn Write + Send)) -> Result<(), E>,
     ) -> Result<StagedBlob, E> {
-        let path = self.new_scratch("blob");
-        let file = File::create_new(&path).map_err(StoreError::io("make", &path))?;
-        let mut writer = HashingWriter::new(file);
-        let filled = fill(&mut writer);
-        let (_, digest, size) = writer.finish();
-        match filled {
-            Ok(()) => Ok(StagedBlob { path, digest, size }),
-            Err(err) => {
-                // The lease is removed in the end anyway; this frees a full disk at once.
-                drop(fs::remove_file(&path));
-                Err(err)
-            }
-        }
+        let (path, (digest, size)) = self.new_blob(|file, _| {
+            let mut writer = HashingWriter::new(file);
+            fill(&mut writer)?;
+            let (_, digest, size) = writer.finish();
+            Ok::<_, E>((digest, size))
+        })?;
+        Ok(StagedBlob { path, digest, size })
     }
 
     /// Writes the tar of a layer, which `pack` hashes, into a new blob. The disk is at work while it is
@@ -71,16 +65,26 @@ impl Store {
         &self,
         pack: impl FnOnce(&mut dyn Write) -> Result<Packed, E>,
     ) -> Result<(StagedBlob, Packed), E> {
+        let (path, packed) = self.new_blob(|file, path| {
+            let packed = pack(&mut Early { file, written: 0, begun: 0 })?;
+            // What ends in a hole is longer than what was written.
+            file.set_len(packed.size).map_err(StoreError::io("write", path))?;
+            Ok::<_, E>(packed)
+        })?;
+        Ok((StagedBlob::new(path, packed.diff_id.0, packed.size), packed))
+    }
+
+    /// A new file that `fill` fills; none where that fails.
+    fn new_blob<T, E: From<StoreError>>(
+        &self,
+        fill: impl FnOnce(&File, &Path) -> Result<T, E>,
+    ) -> Result<(PathBuf, T), E> {
         let path = self.new_scratch("blob");
         let file = File::create_new(&path).map_err(StoreError::io("make", &path))?;
-        let packed = pack(&mut Early { file: &file, written: 0, begun: 0 }).and_then(|packed| {
-            // What ends in a hole is longer than what was written.
-            file.set_len(packed.size).map_err(StoreError::io("write", &path))?;
-            Ok(packed)
-        });
-        match packed {
-            Ok(packed) => Ok((StagedBlob::new(path, packed.diff_id.0, packed.size), packed)),
+        match fill(&file, &path) {
+            Ok(filled) => Ok((path, filled)),
             Err(err) => {
+                // The lease is removed in the end anyway; this frees a full disk at once.
                 drop(fs::remove_file(&path));
                 Err(err)
             }
