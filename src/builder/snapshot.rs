@@ -20,6 +20,8 @@ pub(super) struct Snapshot(Option<Arc<Layer>>);
 pub(super) struct Layer {
     below: Snapshot,
     state: State,
+    /// Whether it is known without hashing that nothing was ever done to these layers.
+    is_new: bool,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,8 @@ impl Snapshot {
     pub(super) fn of_records(store: &Store, records: Vec<LayerRecord>) -> Self {
         records.into_iter().rev().fold(Self::default(), |below, record| {
             let dir = store.layer_dir(&record).map(OnceLock::from).unwrap_or_default();
-            Self(Some(Arc::new(Layer { below, state: State::Stored(Box::new(record), dir) })))
+            let state = State::Stored(Box::new(record), dir);
+            Self(Some(Arc::new(Layer { below, state, is_new: false })))
         })
     }
 
@@ -72,12 +75,12 @@ impl Snapshot {
 
     /// Puts a filled layer on top, and has it hashed on a thread of its own, beside what the build
     /// does next.
-    pub(super) fn commit(&self, staged: StagedLayer, created: String) -> Self {
+    pub(super) fn commit(&self, staged: StagedLayer, created: String, is_new: bool) -> Self {
         let dir = staged.fs();
         let (staged, packed) = (Mutex::new(Some(staged)), OnceLock::new());
         let fresh = Fresh { dir, staged, created, packed };
         let state = State::Fresh(Box::new(fresh));
-        let layer = Arc::new(Layer { below: self.clone(), state });
+        let layer = Arc::new(Layer { below: self.clone(), state, is_new });
         let hashed = Arc::clone(&layer);
         let started = std::thread::Builder::new().spawn(move || hashed.pack());
         if started.is_err() {
@@ -114,7 +117,12 @@ impl Snapshot {
         let blob = Descriptor::new(MediaType::ImageLayer, tar.digest, tar.size);
         let record = LayerRecord::away(self.chain()?, packed, Some(created), blob);
         let state = State::Tar(Box::new(record), Mutex::new(Some(tar)));
-        Ok(Self(Some(Arc::new(Layer { below: self.clone(), state }))))
+        Ok(Self(Some(Arc::new(Layer { below: self.clone(), state, is_new: false }))))
+    }
+
+    /// Whether it is known without hashing that nothing was ever done to this.
+    pub(super) fn is_new(&self) -> bool {
+        self.top().is_some_and(|layer| layer.is_new)
     }
 
     /// The layers, topmost first.

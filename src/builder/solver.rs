@@ -365,8 +365,8 @@ impl<'a> Solver<'a> {
         }
         // What is made of something that was done anew may come out the same.
         let seen = self.seen(id);
-        if !vertex.no_cache
-            && seen.is_some()
+        let may_be_known = !vertex.no_cache && seen.is_some() && !root.is_new();
+        if may_be_known
             && let Some(found) = self.lookup({
                 self.bring_sources(vertex, results, &|_, _| {})?;
                 self.content_key(id, &root, results, &planned.contexts)?
@@ -376,26 +376,17 @@ impl<'a> Solver<'a> {
             self.made(Made::new(id, planned, root, results, &found, lock))?;
             return Ok(found);
         }
+        // The same COPY of other files makes other layers, so whatever is done to them is done for the first
+        // time: to know that, nobody has to wait until they are hashed.
+        let is_new = root.is_new() || may_be_known && matches!(vertex.op, Op::Copy(_));
         let started = Instant::now();
         services.progress.event(&Event::Started { vertex: id, name: &vertex.name });
-        let (inputs, epoch) = (Inputs::new(self.contexts, results), self.epoch);
-        let sources = &self.sources;
-        // What is done again and again is kept as files, of which the next time only some change.
-        let as_tar = self.unread == Some(id) && seen.is_none();
-        let record = |step: Step| services.store.layer(step.chain).ok().flatten();
-        let last = seen.and_then(record).and_then(|record| services.store.layer_dir(&record).ok());
-        let root = &root;
-        let inputs = &inputs;
-        let work = Work { id, vertex, root, inputs, services, sources, epoch, last, as_tar };
-        let watch = |blob: &Descriptor, what| self.tell_fetched(id, blob, what);
-        let brought = root.bring(services.store, &watch);
-        let brought = brought.and_then(|()| self.bring_sources(vertex, results, &watch));
-        let made = brought.and_then(|()| work.execute());
+        let made = self.execute(id, &root, results, seen, is_new);
         let took = started.elapsed();
         match made {
             Ok(made) => {
                 services.progress.event(&Event::Done { vertex: id, took });
-                self.made(Made::new(id, planned, root.clone(), results, &made, lock))?;
+                self.made(Made::new(id, planned, root, results, &made, lock))?;
                 Ok(made)
             }
             Err(err) => {
@@ -403,6 +394,26 @@ impl<'a> Solver<'a> {
                 Err(err.at(vertex))
             }
         }
+    }
+
+    /// Does what a vertex says. `seen` is the last time that the same was done.
+    fn execute(
+        &self,
+        id: VertexId,
+        root: &Snapshot,
+        results: &Results,
+        seen: Option<Step>,
+        is_new: bool,
+    ) -> Result<Snapshot, BuildError> {
+        let (vertex, services, sources) = (self.graph.get(id), self.services, &self.sources);
+        let watch = |blob: &Descriptor, what| self.tell_fetched(id, blob, what);
+        root.bring(services.store, &watch)?;
+        self.bring_sources(vertex, results, &watch)?;
+        let (inputs, epoch) = (&Inputs::new(self.contexts, results), self.epoch);
+        // What is done again and again is kept as files, of which the next time only some change.
+        let as_tar = self.unread == Some(id) && seen.is_none();
+        let last = seen.and_then(|step| services.store.layer(step.chain).ok().flatten());
+        Work { id, vertex, root, inputs, services, sources, epoch, last, is_new, as_tar }.execute()
     }
 
     /// Has the layers of a base image ready. Only what has to be fetched for it is worth a word.

@@ -32,7 +32,7 @@ pub(super) fn squash(
         add(dir, &upper)?;
     }
     drop(upper);
-    let squashed = below.commit(staged, created);
+    let squashed = below.commit(staged, created, false);
     let sealed = squashed.top().map(|layer| layer.seal(store)).transpose()?.flatten();
     store.publish(Vec::new(), sealed.into_iter().collect())?;
     Ok(squashed)

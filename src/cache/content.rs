@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::records;
 use crate::oci::Digest;
 use crate::snapshot::{Metadata, Timestamp};
 
@@ -32,7 +33,7 @@ pub struct FileCache {
 }
 
 /// What tells a file from another, and from what it was before.
-type Stamp = [u64; 8];
+pub type Stamp = [u64; 8];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Known {
@@ -61,7 +62,7 @@ impl FileCache {
     pub fn open(dir: &Path, context: &Path) -> Self {
         let name = Digest::of(context.as_os_str().as_bytes()).hex();
         let path = dir.join("files").join(name);
-        let known = fs::read(&path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        let known = records::read(&path, MAGIC, Known::decode).unwrap_or_default();
         let asked = known.iter().map(|_| AtomicBool::new(false)).collect();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
         let began = i128::try_from(now).unwrap_or(i128::MAX);
@@ -84,12 +85,22 @@ impl FileCache {
             return Ok(Digest::from_bytes(self.known[at].digest));
         }
         let digest = hash_file(&open()?, metadata.size)?;
-        let touched = nanos(metadata.ctime).max(nanos(metadata.mtime));
-        if self.path.is_some() && touched + RACY_NANOS < self.began {
+        if self.is_settled(metadata) {
             let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
             read.push(Known { stamp, digest });
         }
         Ok(Digest::from_bytes(digest))
+    }
+
+    /// The stamp of a file; `None` where a later change might not show in it.
+    pub fn stamp(&self, path: &Path, metadata: &Metadata) -> Option<Stamp> {
+        self.is_settled(metadata).then(|| stamp(path, metadata))
+    }
+
+    /// Whether any change since this build began shows in a file's stamp.
+    fn is_settled(&self, metadata: &Metadata) -> bool {
+        let touched = nanos(metadata.ctime).max(nanos(metadata.mtime));
+        self.path.is_some() && touched + RACY_NANOS < self.began
     }
 
     /// Keeps what this build asked for, for the next one, if it had to read anything. What cannot be
@@ -107,7 +118,7 @@ impl FileCache {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
-            fs::write(scratch, encode(&files))?;
+            fs::write(scratch, records::encode(MAGIC, files.iter().map(Known::encode)))?;
             fs::rename(scratch, path)
         };
         // A cache that cannot be written costs time and nothing else.
@@ -161,38 +172,28 @@ fn stamp(path: &Path, metadata: &Metadata) -> Stamp {
     ]
 }
 
-/// The magic line, the records in their order, and a checksum of all that: it is written without
-/// being flushed, and a power loss may leave anything.
-fn encode(files: &[Known]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(MAGIC.len() + files.len() * RECORD_BYTES + 32);
-    out.extend(MAGIC);
-    for known in files {
-        known.stamp.iter().for_each(|number| out.extend(number.to_le_bytes()));
-        out.extend(known.digest);
+impl Known {
+    fn encode(&self) -> [u8; RECORD_BYTES] {
+        let mut record = [0; RECORD_BYTES];
+        let (numbers, digest) = record.split_at_mut(size_of::<Stamp>());
+        let (numbers, _) = numbers.as_chunks_mut();
+        for (bytes, number) in numbers.iter_mut().zip(self.stamp) {
+            *bytes = number.to_le_bytes();
+        }
+        digest.copy_from_slice(&self.digest);
+        record
     }
-    let sum = blake3::hash(&out);
-    out.extend(sum.as_bytes());
-    out
-}
 
-fn decode(bytes: &[u8]) -> Option<Vec<Known>> {
-    let (body, sum) = bytes.split_last_chunk::<32>()?;
-    if blake3::hash(body) != *sum {
-        return None;
+    fn decode(record: &[u8; RECORD_BYTES]) -> Self {
+        let (numbers, digest) = record.split_at(size_of::<Stamp>());
+        let (numbers, _) = numbers.as_chunks();
+        let mut known = Self { stamp: Stamp::default(), digest: [0; 32] };
+        for (number, bytes) in known.stamp.iter_mut().zip(numbers) {
+            *number = u64::from_le_bytes(*bytes);
+        }
+        known.digest.copy_from_slice(digest);
+        known
     }
-    let (records, rest) = body.strip_prefix(MAGIC)?.as_chunks::<RECORD_BYTES>();
-    let known: Vec<_> = records.iter().map(decode_record).collect::<Option<_>>()?;
-    (rest.is_empty() && known.is_sorted()).then_some(known)
-}
-
-fn decode_record(record: &[u8; RECORD_BYTES]) -> Option<Known> {
-    let (numbers, digest) = record.split_last_chunk::<32>()?;
-    let (numbers, _) = numbers.as_chunks::<8>();
-    let mut stamp = Stamp::default();
-    for (number, bytes) in stamp.iter_mut().zip(numbers) {
-        *number = u64::from_le_bytes(*bytes);
-    }
-    Some(Known { stamp, digest: *digest })
 }
 
 #[cfg(test)]
@@ -249,16 +250,8 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_forgotten() {
-        let known = |number| Known { stamp: [number; 8], digest: [7; 32] };
-        let files = vec![known(1), known(2)];
-        let good = encode(&files);
-        assert_eq!(decode(&good), Some(files));
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            assert_eq!(decode(&bad), None);
-            assert_eq!(decode(&good[..at]), None);
-        }
+    fn records_come_back() {
+        let known = Known { stamp: [1, 2, 3, 4, 5, 6, 7, u64::MAX], digest: [9; 32] };
+        assert_eq!(Known::decode(&known.encode()), known);
     }
 }

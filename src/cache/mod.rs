@@ -6,7 +6,8 @@
 //!    before anything runs. A hit ends the matter: nothing that leads to the vertex is even looked at.
 //! 2. The **content key**: what is to be done, to inputs that turned out to hold which bytes? It is
 //!    asked once the inputs are there, and stops a rebuild where a step that was redone made the
-//!    same files as before.
+//!    same files as before. It is not asked above a COPY that was done before with other files: what
+//!    comes after it has to be done, and begins while the layer is still being hashed.
 //!
 //! Both are SHA-256 digests of an encoding of named, length-prefixed fields ([`key::KeyHasher`]):
 //!
@@ -41,6 +42,8 @@
 pub mod content;
 mod index;
 mod key;
+pub mod receipts;
+mod records;
 mod shared;
 
 pub use index::{CacheError, Step, StepCache};

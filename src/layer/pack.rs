@@ -122,6 +122,9 @@ struct Packer<W: Write> {
 impl<W: Write> Packer<W> {
     fn walked_directory(&mut self, walk: &Walk, metadata: &Metadata) -> Result<()> {
         let failed = |source| LayerError::Walk { path: walk.path().to_owned(), source };
+        if !walk.has_xattrs() {
+            return self.directory(walk.path(), metadata, None).map(drop);
+        }
         let capability = walk.dir().xattr(None, CAPABILITY).map_err(failed)?;
         let path = self.directory(walk.path(), metadata, capability)?;
         if walk.dir().is_opaque().map_err(failed)? {

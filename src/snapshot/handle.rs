@@ -3,13 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    self as sys, AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
-    XattrFlags,
+    self as sys, AtFlags, FileType, Mode, OFlags, RawDir, Timespec, Timestamps, UTIME_NOW,
+    UTIME_OMIT, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -73,7 +74,10 @@ impl Handle {
 
     /// The directory's own metadata.
     pub fn own_metadata(&self) -> io::Result<Metadata> {
-        let metadata = Metadata::from(&sys::fstat(&self.0)?);
+        self.see_through_own(Metadata::from(&sys::fstat(&self.0)?))
+    }
+
+    fn see_through_own(&self, metadata: Metadata) -> io::Result<Metadata> {
         Ok(match self.own_xattr(Stub::XATTR)?.as_deref().and_then(Stub::decode) {
             Some(stub) => metadata.with_stub(&stub),
             None => metadata,
@@ -117,15 +121,19 @@ impl Handle {
 
     /// The names in the directory, without `.` and `..`, in the kernel's order.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
-        Ok(self.names_and_types()?.into_iter().map(|(name, _)| name).collect())
+        // A handle of its own: this one may be for passing through, or be listed by others as well.
+        let mut listed = self.open_directory(OsStr::new("."), OFlags::RDONLY)?;
+        Ok(listed.names_and_types()?.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// The same, with what the directory says that they are, which a file system need not know.
-    fn names_and_types(&self) -> io::Result<Vec<(OsString, FileType)>> {
+    /// The same, with what the directory says that they are, which a file system need not know. Only for
+    /// a handle that nobody has listed.
+    fn names_and_types(&mut self) -> io::Result<Vec<(OsString, FileType)>> {
+        const BUFFER_BYTES: usize = 16 << 10;
         let mut names = Vec::new();
-        // A handle of its own: this one may be for passing through, or be listed by others as well.
-        let listed = self.open_directory(OsStr::new("."), OFlags::RDONLY)?;
-        for entry in Dir::new(listed.0)? {
+        let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
+        let mut entries = RawDir::new(&self.0, &mut buffer);
+        while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
@@ -133,6 +141,13 @@ impl Handle {
             }
         }
         Ok(names)
+    }
+
+    /// The same, sorted.
+    fn sorted_names(&mut self) -> io::Result<std::vec::IntoIter<(OsString, FileType)>> {
+        let mut names = self.names_and_types()?;
+        names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(names.into_iter())
     }
 
     /// Whether the directory hides those below it.
@@ -346,15 +361,20 @@ struct Level {
     path_bytes: usize,
 }
 
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev, metadata.ino)
+}
+
 impl Walk {
     /// Walks what is below `root`; the root itself is no event.
     pub fn new(root: Handle) -> io::Result<Self> {
-        let dir = root.try_clone()?;
-        let (levels, path) = (Vec::new(), Vec::new());
-        let (leaving, opens_files, file, has_xattrs) = (false, false, None, false);
-        let mut walk = Self { root, dir, levels, path, leaving, opens_files, file, has_xattrs };
-        walk.push_level()?;
-        Ok(walk)
+        // A handle of its own, as others may list the root as well.
+        let mut dir = root.directory(OsStr::new("."))?;
+        let (path_bytes, id) = (0, identity(&Metadata::from(&sys::fstat(&dir)?)));
+        let levels = vec![Level { names: dir.sorted_names()?, id, path_bytes }];
+        let (path, leaving, opens_files, file, has_xattrs) =
+            (Vec::new(), false, false, None, false);
+        Ok(Self { root, dir, levels, path, leaving, opens_files, file, has_xattrs })
     }
 
     /// The same, for who reads the files: each is opened, which tells what it is, too.
@@ -383,7 +403,7 @@ impl Walk {
         OsStr::from_bytes(&self.path[start..])
     }
 
-    /// Whether the regular file of the last event has xattrs.
+    /// Whether the regular file or the directory of the last event has xattrs.
     pub fn has_xattrs(&self) -> bool {
         self.has_xattrs
     }
@@ -408,19 +428,16 @@ impl Walk {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(name.as_bytes());
-        let mut metadata = None;
-        if !self.opens_files || kind != FileType::RegularFile {
-            metadata = Some(self.dir.stat(&name)?.ok_or(Errno::NOENT)?);
-        }
-        let metadata = match metadata {
-            Some(metadata) if !(self.opens_files && metadata.is_file()) => metadata,
-            _ => self.open_file(&name)?,
+        let metadata = match kind {
+            FileType::Directory => return self.descend(&name).map(Some),
+            FileType::RegularFile if self.opens_files => self.open_file(&name)?,
+            // The directory need not know, and it may have changed since.
+            _ => match self.dir.stat(&name)?.ok_or(Errno::NOENT)? {
+                metadata if metadata.is_dir() => return self.descend(&name).map(Some),
+                metadata if metadata.is_file() && self.opens_files => self.open_file(&name)?,
+                metadata => metadata,
+            },
         };
-        if metadata.is_dir() {
-            self.dir = self.dir.directory(&name)?;
-            self.push_level()?;
-            return Ok(Some(WalkEvent::Enter(self.dir.own_metadata()?)));
-        }
         self.has_xattrs = match &self.file {
             Some(file) => !has_no_xattrs(file)?,
             None => metadata.is_file() && self.dir.has_xattrs(&name)?,
@@ -439,17 +456,14 @@ impl Walk {
         Ok(metadata)
     }
 
-    fn push_level(&mut self) -> io::Result<()> {
-        let mut names = self.dir.names_and_types()?;
-        names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        let stat = sys::fstat(&self.dir)?;
-        let level = Level {
-            names: names.into_iter(),
-            id: (stat.st_dev, stat.st_ino),
-            path_bytes: self.path.len(),
-        };
-        self.levels.push(level);
-        Ok(())
+    fn descend(&mut self, name: &OsStr) -> io::Result<WalkEvent> {
+        self.dir = self.dir.directory(name)?;
+        let metadata = Metadata::from(&sys::fstat(&self.dir)?);
+        let (names, id) = (self.dir.sorted_names()?, identity(&metadata));
+        self.levels.push(Level { names, id, path_bytes: self.path.len() });
+        self.has_xattrs = has_any(sys::flistxattr_query(&self.dir))?;
+        let metadata = if self.has_xattrs { self.dir.see_through_own(metadata)? } else { metadata };
+        Ok(WalkEvent::Enter(metadata))
     }
 
     fn ascend(&mut self) -> io::Result<()> {
@@ -461,8 +475,7 @@ impl Walk {
             return Ok(());
         }
         let parent = self.dir.directory(OsStr::new(".."))?;
-        let stat = sys::fstat(&parent)?;
-        if (stat.st_dev, stat.st_ino) != level.id {
+        if identity(&Metadata::from(&sys::fstat(&parent)?)) != level.id {
             return Err(io::Error::other("a directory was moved while it was read"));
         }
         self.dir = parent;

@@ -51,8 +51,18 @@ impl UpperDir {
         let stat = sys::fstat(&handle).map_err(|errno| failed(errno.into()))?;
         let set_gid = Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
         let bequeaths = set_gid || handle.xattr(None, DEFAULT_ACL).map_err(failed)?.is_some();
+        Ok(Self::of(shared, handle, lower, path, bequeaths))
+    }
+
+    fn of(
+        shared: Arc<Shared>,
+        handle: Handle,
+        lower: Dirs,
+        path: PathBuf,
+        bequeaths: bool,
+    ) -> Self {
         let opaque = AtomicBool::new(false);
-        Ok(Self(Arc::new(Node { shared, handle, lower, opaque, bequeaths, path })))
+        Self(Arc::new(Node { shared, handle, lower, opaque, bequeaths, path }))
     }
 
     /// The directories that it consists of, topmost first.
@@ -109,6 +119,13 @@ impl UpperDir {
         keep_attributes: bool,
     ) -> Result<(Self, bool)> {
         check_name(name)?;
+        if self.lower().is_none() {
+            // Nothing shows through: most often it is not there yet.
+            let _making = self.0.shared.making();
+            if let Some(dir) = self.try_make_child(name, new, Dirs::default())? {
+                return Ok((dir, true));
+            }
+        }
         if let Some(dir) = self.open_child(name)? {
             return Ok((dir, false));
         }
@@ -175,15 +192,47 @@ impl UpperDir {
         Self::new(Arc::clone(&self.0.shared), handle, lower, self.0.path.join(name)).map(Some)
     }
 
+    /// Makes the directory `name`, over which nothing of that name shows.
     fn make_child(&self, name: &OsStr, attributes: &Attributes, lower: Dirs) -> Result<Self> {
+        let made = self.try_make_child(name, attributes, lower)?;
+        made.ok_or_else(|| self.failed("make", name, Errno::EXIST.into()))
+    }
+
+    /// The same; `None` where there is something.
+    fn try_make_child(
+        &self,
+        name: &OsStr,
+        attributes: &Attributes,
+        lower: Dirs,
+    ) -> Result<Option<Self>> {
         let failed = |error: io::Error| self.failed("make", name, error);
-        sys::mkdirat(&self.0.handle, name, Mode::RWXU).map_err(|errno| failed(errno.into()))?;
+        let mode = attributes.mode & 0o777 | 0o700;
+        match sys::mkdirat(&self.0.handle, name, Mode::from_raw_mode(mode)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(None),
+            Err(errno) => return Err(failed(errno.into())),
+        }
         let handle = self.0.handle.directory(name).map_err(failed)?;
-        set_on_fd(&handle, Kind::Directory, attributes, false, false)
+        let (has_owner, has_mode) = self.gives(attributes, mode);
+        set_on_fd(&handle, Kind::Directory, attributes, has_owner, has_mode)
             .map_err(|errno| failed(errno.into()))?;
         let path = self.0.path.join(name);
-        self.0.shared.set_time(&path, attributes.mtime);
-        Self::new(Arc::clone(&self.0.shared), handle, lower, path)
+        let shared = Arc::clone(&self.0.shared);
+        shared.set_time(&path, attributes.mtime);
+        // What comes from this directory or its attributes is all that it could hand down.
+        let special = attributes.mode & 0o2000 != 0 || !attributes.xattrs.is_empty();
+        if self.0.bequeaths || special {
+            return Self::new(shared, handle, lower, path).map(Some);
+        }
+        Ok(Some(Self::of(shared, handle, lower, path, false)))
+    }
+
+    /// Whether something that is made here with `mode` has the owner and the mode of `attributes` already.
+    fn gives(&self, attributes: &Attributes, mode: u32) -> (bool, bool) {
+        let shared = &self.0.shared;
+        let has_owner = (attributes.uid, attributes.gid) == shared.maker;
+        let has_mode = attributes.mode == mode & !shared.umask;
+        (has_owner && !self.0.bequeaths, has_mode && !self.0.bequeaths)
     }
 
     /// Begins a regular file, in place of whatever `name` was, unless that is a directory.
@@ -193,15 +242,9 @@ impl UpperDir {
     pub fn create_file<'a>(&self, name: &OsStr, attributes: &'a Attributes) -> Result<NewFile<'a>> {
         let mode = attributes.mode & 0o777 | 0o600;
         let fd = self.place(name, || self.open_new(name, mode))?;
-        let (uid, gid) = self.0.shared.maker;
-        let has_owner = (attributes.uid, attributes.gid) == (uid, gid);
-        Ok(NewFile {
-            file: File::from(fd),
-            attributes,
-            has_owner: has_owner && !self.0.bequeaths,
-            has_mode: attributes.mode == mode & !self.0.shared.umask && !self.0.bequeaths,
-            path: self.0.path.join(name),
-        })
+        let (has_owner, has_mode) = self.gives(attributes, mode);
+        let path = self.0.path.join(name);
+        Ok(NewFile { file: File::from(fd), attributes, has_owner, has_mode, path })
     }
 
     fn open_new(
@@ -296,6 +339,18 @@ impl UpperDir {
     pub fn link_entry(&self, name: &OsStr, entry: &Entry) -> Result<()> {
         let (dir, from) = entry.place();
         self.place(name, || sys::linkat(dir, from, &self.0.handle, name, AtFlags::empty()))
+    }
+
+    /// The same for the file of that name in `dir`, a directory of such a snapshot's topmost layer, about
+    /// which the kernel need not be asked then.
+    ///
+    /// # Errors
+    /// As [`UpperDir::link_entry`]; `ENOENT` and `ENOTDIR` where there is no such file or directory.
+    pub fn link_from(&self, dir: &Entry, name: &OsStr) -> Result<()> {
+        let dirs = dir.dirs()?;
+        let from =
+            dirs.handles.first().ok_or_else(|| self.failed("link", name, Errno::NOENT.into()))?;
+        self.place(name, || sys::linkat(from, name, &self.0.handle, name, AtFlags::empty()))
     }
 
     /// Copies `name` up from the layers below, if it is not in the topmost one yet.

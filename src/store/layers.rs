@@ -17,6 +17,9 @@ use crate::oci::{ChainId, Descriptor, DiffId, Digest};
 /// What of a layer's tar is not in its files.
 pub(super) const FRAME: &str = "frame";
 
+/// What its files were copied from.
+const RECEIPTS: &str = "receipts";
+
 /// What the store knows of the top layer of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
@@ -147,6 +150,11 @@ impl StagedLayer {
         Ok(SealedLayer { staged: Staged::Directory(self), record })
     }
 
+    /// Where it may be noted what its files were copied from.
+    pub fn receipts(&self) -> PathBuf {
+        self.dir.join(RECEIPTS)
+    }
+
     /// What of the tar that it comes out of is not in its files.
     pub(super) fn frame_path(&self) -> PathBuf {
         self.dir.join(FRAME)
@@ -244,6 +252,14 @@ impl Store {
     pub fn layer_dir(&self, record: &LayerRecord) -> Result<PathBuf, StoreError> {
         let folder = record.folder().ok_or_else(|| StoreError::NoLayer(record.chain()))?;
         Ok(self.path().join("layers").join(folder).join("fs"))
+    }
+
+    /// Where it may be noted what the files of a layer were copied from.
+    ///
+    /// # Errors
+    /// As [`Store::layer_dir`].
+    pub fn layer_receipts(&self, record: &LayerRecord) -> Result<PathBuf, StoreError> {
+        Ok(self.layer_dir(record)?.with_file_name(RECEIPTS))
     }
 
     /// Notes layers that are elsewhere, so that chains of them can be used at once. Those that the

@@ -8,6 +8,7 @@
 //!     blobs/sha256/<hex>         documents, and layers as they came; mode 0444, never overwritten
 //!     layers/<lease>-<n>/fs/     what a layer adds, in OverlayFS's form
 //!     layers/<lease>-<n>/layer.json   its LayerRecord
+//!     layers/<lease>-<n>/receipts   what its files were copied from, if a COPY made it
 //!     layers/<lease>-<n>/frame   the rest of the tar that it came out of, if it came from elsewhere
 //!     chains/<chain>             a link to the LayerRecord of this chain's top layer, which is complete and
 //!                                never changes; or a record of a layer that is still elsewhere, as a blob

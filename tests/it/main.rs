@@ -10,6 +10,7 @@ mod check;
 mod chroot;
 mod concurrent;
 mod context;
+mod copied_again;
 mod env;
 mod errors;
 mod faults;

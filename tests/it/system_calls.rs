@@ -32,12 +32,13 @@ fn counting() -> Option<TestEnv> {
     root_only()
 }
 
-/// The system calls of a build that finds everything as it was.
-fn calls(env: &TestEnv, context: &Path) -> u64 {
-    env.build(context, &["-q"]).success();
-    // What was touched a moment ago is read once more, and believed from then on.
+/// The system calls of a build that finds everything as it was, but for what `change` changes.
+fn calls(env: &TestEnv, context: &Path, change: fn(&Path)) -> u64 {
+    // What was touched a moment ago would be read once more, and believed from then on.
     std::thread::sleep(std::time::Duration::from_millis(50));
     env.build(context, &["-q"]).success();
+    env.build(context, &["-q"]).success();
+    change(context);
     let counts = env.path("counts");
     let build = env.command(["build", "-q"]);
     let mut traced = Command::new("strace");
@@ -60,15 +61,28 @@ fn calls(env: &TestEnv, context: &Path) -> u64 {
 /// What each of `more` things costs, if `context` has so many more of them for `true`.
 #[track_caller]
 fn check(what: &str, more: u64, most: u64, context: impl Fn(&TestEnv, bool) -> std::path::PathBuf) {
+    check_after(|_| {}, what, more, most, context);
+}
+
+/// The same where something changed first.
+#[track_caller]
+fn check_after(
+    change: fn(&Path),
+    what: &str,
+    more: u64,
+    most: u64,
+    context: impl Fn(&TestEnv, bool) -> std::path::PathBuf,
+) {
     let Some(env) = counting() else { return };
-    let [few, many] = [false, true].map(|many| calls(&env, &context(&env, many)));
-    // Some more for what grows by steps, as buffers do.
-    let allowed = few + most * more + 50;
+    let [few, many] = [false, true].map(|many| calls(&env, &context(&env, many), change));
+    // Some more for what grows by steps, as the listings of folders do.
+    let allowed = few + most * more + 100;
     assert!(many <= allowed, "more than {most} system calls for each {what}: {few}, then {many}");
 }
 
 fn tree(env: &TestEnv, folders: usize, files: usize) -> std::path::PathBuf {
-    let context = env.context(&[("Dockerfile", "FROM scratch\nCOPY src /\n")]);
+    // The step after it, so that the files are copied.
+    let context = env.context(&[("Dockerfile", "FROM scratch\nCOPY src /\nWORKDIR /dir\n")]);
     for folder in 0..folders {
         for file in 0..files {
             write(&context, &format!("src/{folder}/{file}"), "text");
@@ -87,6 +101,22 @@ fn of_a_file() {
 fn of_a_folder() {
     // With the file that is in it.
     check("folder", 180, 8, |env, many| tree(env, if many { 200 } else { 20 }, 1));
+}
+
+fn change_one(context: &Path) {
+    write(context, "src/0/0", "other");
+}
+
+#[test]
+fn of_a_file_beside_one_that_changed() {
+    let context = |env: &TestEnv, many| tree(env, 20, if many { 50 } else { 1 });
+    check_after(change_one, "file beside one that changed", 980, 8, context);
+}
+
+#[test]
+fn of_a_folder_beside_one_that_changed() {
+    let context = |env: &TestEnv, many| tree(env, if many { 200 } else { 20 }, 1);
+    check_after(change_one, "folder beside one that changed", 180, 44, context);
 }
 
 #[test]

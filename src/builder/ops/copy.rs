@@ -19,14 +19,15 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::Work;
-use super::chmod;
 use super::last::{LastFolder, LastTime};
 use super::left_out::{Leaving, LeftOut, Selection};
 use super::make_dir::open_upper;
+use super::overrides::Overrides;
 use super::select::{Root, Source, vanished};
 use super::tree::Folder;
 use crate::builder::BuildError;
 use crate::builder::graph::{CopyItem, CopyOp, Mode, Tree};
+use crate::cache::receipts::{NewReceipts, Receipt};
 use crate::layer;
 use crate::snapshot::{
     Attributes, Entry, Kind, Metadata, SnapshotError, Timestamp, Upper, UpperDir, copy_file,
@@ -57,7 +58,7 @@ pub(super) fn execute<'a>(
     staged: &StagedLayer,
 ) -> Result<Option<LeftOut<'a>>, BuildError> {
     let upper = open_upper(staged, &work.view()?)?;
-    let last = work.last.as_deref().and_then(LastTime::open);
+    let last = work.last_time();
     let overrides = Overrides { owner: work.owner(op.owner.as_deref())?, mode: op.mode.as_ref() };
     let mut left = if work.as_tar { LeftOut::new(selections, overrides, work.epoch) } else { None };
     let copier = Copier {
@@ -68,6 +69,7 @@ pub(super) fn execute<'a>(
         clamped: work.epoch,
         linked: Mutex::default(),
         shared: Mutex::default(),
+        receipts: NewReceipts::default(),
     };
     for (number, (item, (source, roots))) in op.items.iter().zip(selections).enumerate() {
         match item {
@@ -81,6 +83,10 @@ pub(super) fn execute<'a>(
         }
     }
     upper.finish()?;
+    if op.items.iter().all(|item| matches!(item, CopyItem::Files { unpack: false, .. })) {
+        // Without them, the next time takes longer and nothing else.
+        drop(copier.receipts.write(&staged.receipts()));
+    }
     Ok(left.filter(|left| !left.is_empty()))
 }
 
@@ -111,7 +117,8 @@ pub(super) fn copy_tree(
 ) -> Result<(), BuildError> {
     let (overrides, clamped) = (Overrides { owner: None, mode: None }, None);
     let (linked, shared) = (Mutex::default(), Mutex::default());
-    let copier = Copier { upper, last: None, overrides, now, clamped, linked, shared };
+    let receipts = NewReceipts::default();
+    let copier = Copier { upper, last: None, overrides, now, clamped, linked, shared, receipts };
     for root in roots {
         copier.root(source, root, destination, false, None)?;
     }
@@ -142,35 +149,6 @@ struct Target<'a> {
     last: Option<LastFolder<'a>>,
 }
 
-/// What a copy has otherwise than its source.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Overrides<'a> {
-    /// The numbers of `--chown`.
-    owner: Option<(u32, u32)>,
-    /// The value of `--chmod`.
-    mode: Option<&'a Mode>,
-}
-
-impl Overrides<'_> {
-    /// What a copy of a file is to be.
-    pub(super) fn apply(&self, keep_owners: bool, metadata: &mut Metadata) {
-        let default = if keep_owners { (metadata.uid, metadata.gid) } else { (0, 0) };
-        (metadata.uid, metadata.gid) = self.owner.unwrap_or(default);
-        // Links have no mode of their own.
-        if metadata.kind != Kind::Symlink {
-            metadata.mode = self.mode(metadata.mode, metadata.is_dir());
-        }
-    }
-
-    fn mode(&self, mode: u32, is_dir: bool) -> u32 {
-        match self.mode {
-            None => mode,
-            Some(Mode::Octal(octal)) => *octal,
-            Some(Mode::Symbolic(symbolic)) => chmod::apply(symbolic, mode, is_dir),
-        }
-    }
-}
-
 /// Device, inode, and the layer of the source that holds it.
 type FileId = (u64, u64, usize);
 
@@ -186,6 +164,8 @@ struct Copier<'a> {
     /// The files that are in this layer and in another, by device and inode: once each, as twice
     /// would be hard links of one another.
     shared: Mutex<HashSet<(u64, u64)>>,
+    /// What came from where.
+    receipts: NewReceipts,
 }
 
 impl<'a> Copier<'a> {
@@ -335,8 +315,9 @@ impl<'a> Copier<'a> {
                 let from = source.view.child(&above.from, name)?;
                 let from = from.ok_or_else(|| vanished(&folder.path))?;
                 let attributes = self.attributes(source, &from, source.view.xattrs(&from)?);
-                let to = make_folder(&above.to.dir, name, &attributes)?;
-                Pair { folder, from, to: self.target(to) }
+                let dir = make_folder(&above.to.dir, name, &attributes)?;
+                let last = above.to.last.as_ref().and_then(|last| last.folder(name));
+                Pair { folder, from, to: Target { dir, last } }
             }
             _ => {
                 let from = source.view.lookup(&folder.path)?;
@@ -373,13 +354,15 @@ impl<'a> Copier<'a> {
         let (metadata, dir) = (entry.metadata(), &target.dir);
         let shared = has_names(metadata);
         if shared && self.link_again(entry, dir, name)? {
+            self.receipts.note(dir.path(), name, None);
             return Ok(());
         }
+        let mut receipt = None;
         let attributes = || -> Result<_, BuildError> {
             Ok(self.attributes(source, entry, source.view.xattrs(entry)?))
         };
         match metadata.kind {
-            Kind::File => self.file(source, entry, target, name)?,
+            Kind::File => receipt = self.file(source, entry, target, name)?,
             Kind::Symlink => dir.symlink(name, &source.view.read_link(entry)?, &attributes()?)?,
             Kind::Fifo => dir.node(name, Kind::Fifo, metadata.rdev, &attributes()?)?,
             // As BuildKit, which makes a character device of either.
@@ -388,6 +371,7 @@ impl<'a> Copier<'a> {
             }
             Kind::Socket | Kind::Directory => {}
         }
+        self.receipts.note(dir.path(), name, receipt);
         if shared {
             let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
             let place = (dir.path().to_owned(), name.to_owned());
@@ -409,29 +393,53 @@ impl<'a> Copier<'a> {
         Ok(true)
     }
 
+    /// Copies a file; gives the receipt for the copy, where there can be one.
     fn file(
         &self,
         source: &Source<'_>,
         entry: &Entry,
         target: &Target<'_>,
         name: &OsStr,
-    ) -> Result<(), BuildError> {
+    ) -> Result<Option<Receipt>, BuildError> {
         let (metadata, dir) = (entry.metadata(), &target.dir);
         if self.may_share(source, entry) && self.share(dir, name, entry) {
-            return Ok(());
+            return Ok(None);
+        }
+        let last = target.last.as_ref();
+        let receipt = self.receipt(source, entry, dir, name);
+        if let (Some(receipt), Some(last)) = (&receipt, last)
+            && last.again(receipt, dir, name)
+        {
+            return Ok(Some(*receipt));
         }
         let from = source.view.open_file(entry)?;
         let attributes = self.attributes(source, entry, entry.xattrs_of(&from)?);
-        let last = target.last.as_ref();
+        let receipt = receipt.filter(|_| attributes.xattrs.is_empty());
         if let Some(same) = last.and_then(|it| it.same(name, &attributes, &from, metadata.size))
             && self.share(dir, name, &same)
         {
-            return Ok(());
+            return Ok(receipt);
         }
         let new = dir.create_file(name, &attributes)?;
         copy_file(&from, new.file(), metadata.size, None)
             .map_err(|error| error.at(&dir.path().join(name)))?;
-        Ok(new.finish()?)
+        new.finish()?;
+        Ok(receipt)
+    }
+
+    /// What says all about a copy: not where one file has several names.
+    fn receipt(
+        &self,
+        source: &Source<'_>,
+        entry: &Entry,
+        dir: &UpperDir,
+        name: &OsStr,
+    ) -> Option<Receipt> {
+        let metadata = entry.metadata();
+        let stamp = source.files.stamp(entry.path(), metadata).filter(|_| !has_names(metadata))?;
+        let mut metadata = metadata.clone();
+        self.overrides.apply(source.keep_owners, &mut metadata);
+        Some(Receipt::new(dir.path(), name, &stamp, &metadata))
     }
 
     /// Puts a file of another layer into this one too; not twice, nor where the file system can't.

@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::snapshot::{Attributes, Entry, Handle, View};
+use crate::cache::receipts::{Receipt, Receipts};
+use crate::snapshot::{Attributes, Entry, Handle, UpperDir, View};
 
 /// So much of both files is compared at once.
 const PIECE_BYTES: usize = 128 << 10;
@@ -15,31 +16,47 @@ const PIECE_BYTES: usize = 128 << 10;
 /// The files of a layer that the same instruction made before, perhaps of other sources.
 ///
 /// A layer never changes, so a file of it can be in another one as well, if that one is to have it
-/// byte for byte, with the same owner, mode and time. Whatever cannot be read is not there.
+/// byte for byte, with the same owner, mode and time. That its receipt is the same tells so; without one,
+/// the bytes are compared. Whatever cannot be read is not there.
 #[derive(Debug)]
-pub(super) struct LastTime(View);
+pub(super) struct LastTime {
+    view: View,
+    receipts: Receipts,
+}
 
 impl LastTime {
-    /// The layer directory `dir`, taken as it is on disk.
-    pub(super) fn open(dir: &Path) -> Option<Self> {
-        Some(Self(View::plain(Handle::open(dir).ok()?).ok()?))
+    /// The layer directory `dir`, taken as it is on disk, and what is kept of its sources.
+    pub(super) fn open(dir: &Path, receipts: &Path) -> Option<Self> {
+        let view = View::plain(Handle::open(dir).ok()?).ok()?;
+        Some(Self { view, receipts: Receipts::read(receipts) })
     }
 
     /// The folder at `path`.
     pub(super) fn folder(&self, path: &Path) -> Option<LastFolder<'_>> {
-        let entry = self.0.lookup(path).ok()??;
-        entry.is_dir().then_some(LastFolder { view: &self.0, entry })
+        let entry = self.view.lookup(path).ok()??;
+        entry.is_dir().then_some(LastFolder { last: self, entry })
     }
 }
 
 /// A folder of it.
 #[derive(Debug, Clone)]
 pub(super) struct LastFolder<'a> {
-    view: &'a View,
+    last: &'a LastTime,
     entry: Entry,
 }
 
 impl LastFolder<'_> {
+    /// The folder `name` in it.
+    pub(super) fn folder(&self, name: &OsStr) -> Option<Self> {
+        let entry = self.last.view.child(&self.entry, name).ok()??;
+        entry.is_dir().then_some(Self { last: self.last, entry })
+    }
+
+    /// Whether the file `name` came to `dir` as the receipt says and could be put there again.
+    pub(super) fn again(&self, receipt: &Receipt, dir: &UpperDir, name: &OsStr) -> bool {
+        self.last.receipts.has(receipt) && dir.link_from(&self.entry, name).is_ok()
+    }
+
     /// The file `name`, if it has these attributes and the bytes of `file`, which are `size`.
     pub(super) fn same(
         &self,
@@ -48,7 +65,7 @@ impl LastFolder<'_> {
         file: &File,
         size: u64,
     ) -> Option<Entry> {
-        let found = self.view.child(&self.entry, name).ok()??;
+        let found = self.last.view.child(&self.entry, name).ok()??;
         let metadata = found.metadata();
         let alike = metadata.is_file()
             && metadata.size == size
@@ -58,7 +75,7 @@ impl LastFolder<'_> {
         if !alike || !attributes.xattrs.is_empty() {
             return None;
         }
-        let before = self.view.open_file(&found).ok()?;
+        let before = self.last.view.open_file(&found).ok()?;
         // Any xattr may make it something else than it seems to be.
         let plain = found.has_no_xattrs(&before).ok()?;
         (plain && same_bytes(&before, file, size).ok()?).then_some(found)
@@ -123,7 +140,7 @@ mod tests {
         let mut wanted = Attributes { mode: 0o640, mtime: TIME, ..Attributes::default() };
         (wanted.uid, wanted.gid) = (found.uid, found.gid);
         change(&file, &mut wanted);
-        let last = LastTime::open(&layer).expect("opened");
+        let last = LastTime::open(&layer, Path::new("none")).expect("opened");
         assert!(last.folder(Path::new("elsewhere")).is_none());
         let folder = last.folder(Path::new("app")).expect("there");
         let file = File::open(&context).expect("opened");

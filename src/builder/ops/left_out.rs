@@ -6,7 +6,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::copy::{Overrides, has_names, make_folder};
+use super::copy::{has_names, make_folder};
+use super::overrides::Overrides;
 use super::select::{Root, Source, vanished};
 use super::tree::Folder;
 use crate::builder::BuildError;

@@ -5,15 +5,17 @@ mod copy;
 mod last;
 mod left_out;
 mod make_dir;
+mod overrides;
 mod owner;
 mod run;
 mod select;
 mod tree;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub(super) use chmod::is_clause as is_symbolic_clause;
+use last::LastTime;
 use left_out::LeftOut;
 pub(super) use make_dir::{open as open_layer, open_upper};
 use select::Source;
@@ -26,7 +28,7 @@ use crate::cache::content::FileCache;
 use crate::layer;
 use crate::oci::Digest;
 use crate::snapshot::{Timestamp, View};
-use crate::store::StagedLayer;
+use crate::store::{LayerRecord, StagedLayer};
 
 /// The results of the vertices that an operation reads.
 #[derive(Debug, Clone, Default)]
@@ -122,8 +124,10 @@ pub(super) struct Work<'a> {
     pub(super) sources: &'a Sources,
     /// No time in a layer is later than this, in seconds since 1970.
     pub(super) epoch: Option<i64>,
-    /// The layer directory that the same instruction made the last time, perhaps of other inputs.
-    pub(super) last: Option<PathBuf>,
+    /// The layer that the same instruction made the last time, perhaps of other inputs.
+    pub(super) last: Option<LayerRecord>,
+    /// Whether it is known that no build before this one made the same.
+    pub(super) is_new: bool,
     /// Whether nothing in this build reads the layer's files, so that a tar of them is enough.
     pub(super) as_tar: bool,
 }
@@ -151,7 +155,7 @@ impl Work<'_> {
 
     fn commit(&self, staged: StagedLayer) -> Result<Snapshot, BuildError> {
         self.clamp_times(&staged)?;
-        Ok(self.root.commit(staged, self.created().to_string()))
+        Ok(self.root.commit(staged, self.created().to_string(), self.is_new))
     }
 
     /// Makes the tar of what is in the layer's directory and what was left out of it.
@@ -165,6 +169,12 @@ impl Work<'_> {
         let store = self.services.store;
         let (tar, packed) = store.stage_tar(|out| layer::pack_with(&dir, left_out, out))?;
         self.root.commit_tar(tar, &packed, self.created().to_string())
+    }
+
+    /// What the same instruction made the last time, if it is here.
+    fn last_time(&self) -> Option<LastTime> {
+        let (store, record) = (self.services.store, self.last.as_ref()?);
+        LastTime::open(&store.layer_dir(record).ok()?, &store.layer_receipts(record).ok()?)
     }
 
     fn clamp_times(&self, staged: &StagedLayer) -> Result<(), BuildError> {
