@@ -42,6 +42,10 @@ impl FlatSandbox {
 }
 
 impl Sandbox for FlatSandbox {
+    fn expect(&self, runs: usize) {
+        self.inner.expect(runs);
+    }
+
     fn run(
         &self,
         spec: &ExecSpec,

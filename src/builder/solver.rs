@@ -138,6 +138,8 @@ impl<'a> Solver<'a> {
         let (tasks, found) = self.demand(target, plan)?;
         self.tell_cached(order, plan, &tasks);
         let tasks: Vec<_> = tasks.into_values().collect();
+        let is_run = |task: &&Task<_>| matches!(self.graph.get(task.id).op, Op::Run(_));
+        self.services.sandbox.expect(tasks.iter().filter(is_run).count());
         let results = scheduler::run(&tasks, found, self.services.jobs, |id, results| {
             let inputs = self.graph.get(id).inputs();
             let of = |input: VertexId| Some((input, results.get(&plan[&input].same_as)?.clone()));

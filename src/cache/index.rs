@@ -16,7 +16,7 @@ pub struct Step {
     pub keys: Vec<CacheKey>,
 }
 
-/// The records of the step cache: a file for each key, spread over 256 folders.
+/// The records of the step cache: a file for each key.
 ///
 /// A record is one line, `<chain> <key>… <checksum>`. It is written without being flushed: one that a
 /// power loss has garbled does not fit its checksum and is a miss.
@@ -36,9 +36,9 @@ pub struct CacheError {
 }
 
 impl StepCache {
-    /// The cache whose records lie in `dir`.
+    /// The step cache of what is remembered in `dir`.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self { dir: dir.join("steps") }
     }
 
     /// The step that was done for `key`. Whatever cannot be read is a miss.
@@ -56,11 +56,14 @@ impl StepCache {
         step.keys.iter().try_for_each(|key| {
             let path = self.path(*key);
             let write = || {
-                if let Some(parent) = path.parent() {
-                    fs::create_dir_all(parent)?;
-                }
                 fs::write(scratch, &line)?;
-                fs::rename(scratch, &path)
+                match fs::rename(scratch, &path) {
+                    Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                        fs::create_dir_all(&self.dir)?;
+                        fs::rename(scratch, &path)
+                    }
+                    renamed => renamed,
+                }
             };
             write().map_err(|source| CacheError { path: path.clone(), source })
         })
@@ -96,16 +99,13 @@ impl StepCache {
     fn records(&self) -> impl Iterator<Item = (PathBuf, CacheKey)> {
         walkdir::WalkDir::new(&self.dir).into_iter().flatten().filter_map(|entry| {
             let path = entry.into_path();
-            let name = path.file_name()?.to_str()?;
-            let folder = path.parent()?.file_name()?.to_str()?;
-            let key = CacheKey(Digest::from_hex(&format!("{folder}{name}")).ok()?);
+            let key = CacheKey(Digest::from_hex(path.file_name()?.to_str()?).ok()?);
             Some((path, key))
         })
     }
 
     fn path(&self, key: CacheKey) -> PathBuf {
-        let hex = key.0.hex();
-        self.dir.join(&hex[..2]).join(&hex[2..])
+        self.dir.join(key.0.hex())
     }
 }
 

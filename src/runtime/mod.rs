@@ -77,6 +77,9 @@ pub type Output<'a> = &'a mut dyn FnMut(Stream, &[u8]);
 /// Runs one [`ExecSpec`] to its end, leaves no process or mount behind, and reports how the process
 /// ended apart from why it could not start.
 pub trait Sandbox: Send + Sync {
+    /// Says how many runs are to come, for what can be got ready for one while another goes on.
+    fn expect(&self, _runs: usize) {}
+
     /// Runs `spec` until its process has ended or `cancel` ended it.
     ///
     /// `output` is called on the calling thread; while it works, the process's pipes may fill up and

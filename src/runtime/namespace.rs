@@ -5,11 +5,13 @@
 //! outside of it as its guardian: if mica goes away, its end of the socket tells the guardian, which
 //! kills the namespace. So no process outlives a step, however mica ended.
 
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
@@ -37,6 +39,15 @@ const PIECE_BYTES: usize = 64 << 10;
 pub struct NamespaceSandbox {
     program: OwnedFd,
     mode: Mode,
+    ahead: Mutex<Ahead>,
+}
+
+/// What is got ready for the next run while one is going on.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// So many runs are to come.
+    expected: usize,
+    init: Option<Init>,
 }
 
 impl NamespaceSandbox {
@@ -55,8 +66,11 @@ impl NamespaceSandbox {
             }
         }
         // Renamed, deleted or replaced since it was started.
-        let program = sealed_copy(Path::new("/proc/self/exe"))?;
-        Ok(Self { program, mode })
+        Ok(Self::of(sealed_copy(Path::new("/proc/self/exe"))?, mode))
+    }
+
+    fn of(program: OwnedFd, mode: Mode) -> Self {
+        Self { program, mode, ahead: Mutex::default() }
     }
 
     /// Like [`new`](Self::new) with another binary, whose `main` calls
@@ -69,12 +83,41 @@ impl NamespaceSandbox {
             // A chroot has no /proc to reach it by.
             let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
             let program = rustix::fs::open(program, flags, rustix::fs::Mode::empty())?;
-            return Ok(Self { program, mode });
+            return Ok(Self::of(program, mode));
         }
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let program = open_tree(rustix::fs::CWD, program, flags)?;
         sys::mount_setattr(&program, sys::RDONLY, false)?;
-        Ok(Self { program, mode })
+        Ok(Self::of(program, mode))
+    }
+
+    /// An init that waits for its order.
+    fn init(&self) -> std::io::Result<Init> {
+        let ready = {
+            let mut ahead = self.ahead();
+            ahead.expected = ahead.expected.saturating_sub(1);
+            ahead.init.take()
+        };
+        if let Some(mut init) = ready
+            // Somebody may have ended it.
+            && matches!(init.child.try_wait(), Ok(None))
+        {
+            return Ok(init);
+        }
+        Init::start(&self.program)
+    }
+
+    /// Starts the init of the next run, if there will be one.
+    fn get_ready(&self) {
+        let mut ahead = self.ahead();
+        if ahead.expected > 0 && ahead.init.is_none() {
+            // What fails now is tried again when it is needed.
+            ahead.init = Init::start(&self.program).ok();
+        }
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,6 +133,10 @@ fn sealed_copy(program: &Path) -> std::io::Result<OwnedFd> {
 }
 
 impl Sandbox for NamespaceSandbox {
+    fn expect(&self, runs: usize) {
+        self.ahead().expected = runs;
+    }
+
     fn run(
         &self,
         spec: &ExecSpec,
@@ -99,16 +146,18 @@ impl Sandbox for NamespaceSandbox {
         if cancel.is_cancelled() {
             return Err(SandboxError::Cancelled);
         }
-        let mut run = Run::start(&self.program, spec, self.mode)
-            .map_err(|source| SandboxError::Spawn { source })?;
+        let init = self.init().map_err(|source| SandboxError::Spawn { source })?;
+        let mut run =
+            Run::start(init, spec, self.mode).map_err(|source| SandboxError::Spawn { source })?;
+        self.get_ready();
         let watched = run.watch(output, cancel);
-        drop(run.socket);
-        let _reaped = run.child.wait();
+        let Run { init, stubs, end, .. } = run;
+        drop(init);
         if let Some(top) = spec.rootfs.top() {
-            stub::remove(top, &run.stubs);
+            stub::remove(top, &stubs);
         }
         watched.map_err(|source| SandboxError::Spawn { source })?;
-        match run.end {
+        match end {
             Some(Err(error)) => Err(error),
             _ if cancel.is_cancelled() => Err(SandboxError::Cancelled),
             Some(Ok(status)) => Ok(status),
@@ -117,10 +166,38 @@ impl Sandbox for NamespaceSandbox {
     }
 }
 
-/// One process from its start to its end.
-struct Run {
+/// mica, started as the init of a sandbox. Until it has its order, it is the same for all of them.
+#[derive(Debug)]
+struct Init {
     child: Child,
     socket: UnixStream,
+}
+
+impl Init {
+    fn start(program: &OwnedFd) -> std::io::Result<Self> {
+        let (socket, theirs) = UnixStream::pair()?;
+        let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+            .arg0(INIT_NAME)
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        Ok(Self { child, socket })
+    }
+}
+
+impl Drop for Init {
+    /// Ends it, with all that it has started.
+    fn drop(&mut self) {
+        let _told = self.socket.shutdown(Shutdown::Both);
+        let _reaped = self.child.wait();
+    }
+}
+
+/// One process from its start to its end.
+struct Run {
+    init: Init,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     relay: Option<Relay>,
@@ -130,36 +207,14 @@ struct Run {
 }
 
 impl Run {
-    fn start(program: &OwnedFd, spec: &ExecSpec, mode: Mode) -> std::io::Result<Self> {
-        let (socket, theirs) = UnixStream::pair()?;
-        let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-            .arg0(INIT_NAME)
-            .env_clear()
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let mut run = Self {
-            child,
-            socket,
-            stdout,
-            stderr,
-            relay: None,
-            stubs: Vec::new(),
-            end: None,
-            open: true,
-        };
+    fn start(mut init: Init, spec: &ExecSpec, mode: Mode) -> std::io::Result<Self> {
         let stdin = std::io::stdin();
         let inherited = (spec.stdin == Stdin::Inherit && !spec.terminal).then(|| stdin.as_fd());
         let order = Order::Run { spec: Box::new(spec.clone()), mode };
-        if let Err(error) = wire::send(&run.socket, &order, inherited) {
-            drop(run.socket);
-            run.child.kill()?;
-            run.child.wait()?;
-            return Err(error);
-        }
-        Ok(run)
+        wire::send(&init.socket, &order, inherited)?;
+        let (stdout, stderr) = (init.child.stdout.take(), init.child.stderr.take());
+        let (relay, stubs, end, open) = (None, Vec::new(), None, true);
+        Ok(Self { init, stdout, stderr, relay, stubs, end, open })
     }
 
     /// Carries output and reports until the child has closed everything.
@@ -180,7 +235,7 @@ impl Run {
             if let Some(relay) = &mut self.relay {
                 relay.carry(&mut piece, output)?;
             }
-            stop.follow(ready.request, ready.order, &self.socket);
+            stop.follow(ready.request, ready.order, &self.init.socket);
         }
         if let Some(mut relay) = self.relay.take() {
             relay.drain(&mut piece, output);
@@ -189,7 +244,7 @@ impl Run {
     }
 
     fn take_report(&mut self) -> std::io::Result<()> {
-        let Some((report, fd)) = wire::receive(&self.socket)? else {
+        let Some((report, fd)) = wire::receive(&self.init.socket)? else {
             self.open = false;
             return Ok(());
         };
@@ -210,7 +265,7 @@ impl Run {
         let watched = [
             self.stdout.as_ref().map(AsFd::as_fd),
             self.stderr.as_ref().map(AsFd::as_fd),
-            self.open.then(|| self.socket.as_fd()),
+            self.open.then(|| self.init.socket.as_fd()),
             (!stop.requested).then(|| cancel.request()),
             (!stop.ordered).then(|| cancel.order()),
         ];

@@ -15,7 +15,8 @@
 //!     origins/<hex>              the repositories that have this blob, which need not be here
 //!     compressed/<layer>.<method>   what a layer was called once it was compressed so
 //!     refs/<hash of the name>    a name and the manifest that it stands for
-//!     cache/                     the step cache's records (see `crate::cache`)
+//!     cache/steps/<key>          the step cache's records, cache/files/: digests of context files (see
+//!                                `crate::cache`)
 //!     fetched/                     what came from elsewhere (see `crate::fetch`)
 //!     partial/<hex>              what has come of a blob; locked by who gets the rest, until it is whole
 //!     tmp/<lease>/               what a living process is making

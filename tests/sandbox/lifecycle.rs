@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use mica::runtime::isolation::Mode;
-use mica::runtime::{CancelToken, ExitStatus, SandboxError, Security};
+use mica::runtime::{CancelToken, ExitStatus, Sandbox, SandboxError, Security};
 
 use crate::Test;
 use crate::env::Env;
@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a terminal is carried both ways", terminal),
     ("a flood of output stays in bounds", flood),
     ("many runs at once", parallel),
+    ("what was got ready is used or ends", ready),
     ("the binary of mica can't be written", own_binary),
     ("insecure lifts what sandbox forbids", insecure),
     ("mounts of the host stay as they were", host_mounts),
@@ -147,7 +148,6 @@ fn await_count(tag: &str, wanted: impl Fn(usize) -> bool) {
 }
 
 fn flood(env: &Env) {
-    use mica::runtime::Sandbox;
     let mut total = 0usize;
     let mut largest = 0;
     let mut output = |_, bytes: &[u8]| {
@@ -171,6 +171,44 @@ fn parallel(env: &Env) {
             });
         }
     });
+}
+
+/// Processes that we started, those that have ended and were not waited for included.
+fn children() -> Vec<i32> {
+    let own = format!("PPid:\t{}", std::process::id());
+    let is_own = |status: String| status.lines().any(|line| line == own);
+    let all = std::fs::read_dir("/proc").expect("proc").flatten();
+    all.filter(|it| std::fs::read_to_string(it.path().join("status")).is_ok_and(is_own))
+        .map(|it| it.file_name().to_string_lossy().parse().expect("a number"))
+        .collect()
+}
+
+fn ready(env: &Env) {
+    let before = children();
+    env.sandbox.expect(3);
+    for number in 0..2 {
+        let cancelled = CancelToken::new().expect("a token");
+        cancelled.cancel();
+        env.run_until(&env.step("true").spec, &cancelled).expect_err("cancelled");
+        assert_eq!(env.shell(&format!("echo {number}")), format!("{number}\n"));
+        assert_eq!(children().len(), before.len() + 1, "one is ready");
+    }
+    // The last that is expected, and one that is not.
+    for number in 2..4 {
+        assert_eq!(env.shell(&format!("echo {number}")), format!("{number}\n"));
+        assert_eq!(children(), before);
+    }
+    env.sandbox.expect(2);
+    env.shell("true");
+    let new = children().into_iter().filter(|pid| !before.contains(pid));
+    for pid in new.map(nix::unistd::Pid::from_raw) {
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("to kill");
+        let status = || std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
+        while !status().contains("(zombie)") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert_eq!(env.shell("echo 4"), "4\n", "one that ended meanwhile is not missed");
 }
 
 fn insecure(env: &Env) {
