@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::{ExportError, Stop};
+use crate::layer::Drain;
 
 /// What an export is written to.
 pub trait Output: Write {
@@ -48,6 +49,7 @@ pub struct NewFile {
     out: BufWriter<File>,
     /// How many bytes were written, those that wait in the buffer included.
     position: u64,
+    drain: Drain,
 }
 
 /// What is larger is not gathered first.
@@ -56,7 +58,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 impl NewFile {
     fn new(file: File) -> Self {
         let out = BufWriter::with_capacity(BUFFER_BYTES, file);
-        Self { out, position: 0 }
+        Self { out, position: 0, drain: Drain::default() }
     }
 
     /// Where the next byte goes.
@@ -90,6 +92,7 @@ impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
         self.position += written as u64;
+        self.drain.up_to(self.out.get_ref(), self.position);
         Ok(written)
     }
 

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,11 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use rustix::fs::Advice;
-
 use super::layers::SealedLayer;
 use super::{Store, StoreError};
-use crate::layer::Packed;
+use crate::layer::{Drain, Packed};
 use crate::oci::{Descriptor, Digest, HashingWriter};
 
 /// A blob that is written and hashed and has no name yet.
@@ -66,7 +63,7 @@ impl Store {
         pack: impl FnOnce(&mut dyn Write) -> Result<Packed, E>,
     ) -> Result<(StagedBlob, Packed), E> {
         let (path, packed) = self.new_blob(|file, path| {
-            let packed = pack(&mut Early { file, written: 0, begun: 0 })?;
+            let packed = pack(&mut Early { file, written: 0, drain: Drain::default() })?;
             // What ends in a hole is longer than what was written.
             file.set_len(packed.size).map_err(StoreError::io("write", path))?;
             Ok::<_, E>(packed)
@@ -222,19 +219,15 @@ pub(super) fn give_name(staged: &Path, name: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Has the kernel write out what is written to it, without waiting for that.
+/// The tar of a layer on its way to the disk.
 struct Early<'a> {
     file: &'a File,
     written: u64,
-    /// So far the disk is at work on it.
-    begun: u64,
+    drain: Drain,
 }
 
 /// What takes less time to hash is flushed faster in one go.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
-
-/// So much is handed to the disk at once.
-const EARLY_BYTES: u64 = 8 << 20;
 
 impl Write for Early<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -247,12 +240,7 @@ impl Write for Early<'_> {
             self.file.write(bytes)?
         };
         self.written += written as u64;
-        if self.written - self.begun >= EARLY_BYTES {
-            // Says that nobody will read it soon, whereupon Linux begins to write what is not on the disk.
-            let length = NonZeroU64::new(self.written - self.begun);
-            let _hint = rustix::fs::fadvise(self.file, self.begun, length, Advice::DontNeed);
-            self.begun = self.written;
-        }
+        self.drain.up_to(self.file, self.written);
         Ok(written)
     }
 
