@@ -22,6 +22,7 @@
 //!     tmp/<lease>/               what a living process is making
 //!     locks/gc                   shared: at work; exclusive: collecting garbage
 //!     locks/<lease>              held for its life by the process that owns tmp/<lease>
+//!     locks/make-<key>-<n>       held by the process that makes that folder of a cache mount
 //!     locks/build-<key>          held by the process that builds the step of that key
 //! ```
 //!

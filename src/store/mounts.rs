@@ -23,16 +23,18 @@ impl Store {
         if dir.exists() {
             return Ok(dir);
         }
+        // Only one makes it: an empty folder would be replaced under whoever had it mounted.
+        let lock_path = self.path().join("locks").join(format!("make-{}-{number}", key.hex()));
+        let lock = open_lock(&lock_path)?;
+        lock.lock().map_err(StoreError::io("lock", &lock_path))?;
+        if dir.exists() {
+            return Ok(dir);
+        }
         fs::create_dir_all(&parent).map_err(StoreError::io("make the folder", &parent))?;
         let new = self.new_scratch("mount");
         fs::create_dir(&new).map_err(StoreError::io("make the folder", &new))?;
         fill(&new)?;
-        match fs::rename(&new, &dir) {
-            Ok(()) => {}
-            // Another process was faster.
-            Err(_) if dir.exists() => {}
-            Err(err) => return Err(StoreError::io("make the folder", &dir)(err).into()),
-        }
+        fs::rename(&new, &dir).map_err(StoreError::io("make the folder", &dir))?;
         Ok(dir)
     }
 
@@ -57,6 +59,38 @@ impl Store {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(err)) => Err(StoreError::io("lock", &path)(err)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn all_who_ask_at_once_get_the_same_folder() {
+        const ASKING: usize = 8;
+        let root = tempfile::tempdir().expect("a folder");
+        let store = Store::open(root.path()).expect("a store");
+        let identity = |path: &Path| fs::metadata(path).map(|it| (it.dev(), it.ino()));
+        for key in (0..100_u32).map(|number| Digest::of(&number.to_le_bytes())) {
+            let start = Barrier::new(ASKING);
+            let ask = || {
+                start.wait();
+                let dir = store.mount_dir(key, 0, |_| Ok::<_, StoreError>(())).expect("a folder");
+                let seen = identity(&dir).expect("there");
+                (dir, seen)
+            };
+            std::thread::scope(|scope| {
+                let asking: Vec<_> = (0..ASKING).map(|_| scope.spawn(ask)).collect();
+                let given: Vec<_> = asking.into_iter().map(|it| it.join().expect("made")).collect();
+                for (dir, seen) in given {
+                    assert_eq!(identity(&dir).expect("there"), seen, "it was replaced");
+                }
+            });
         }
     }
 }
