@@ -12,14 +12,14 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::graph::{Graph, Op, Tree, Vertex, VertexId};
-use super::ops::{Inputs, Results, Work};
+use super::ops::{Inputs, Observed, Results, Work};
 use super::progress::Event;
 use super::scheduler::{self, Task};
 use super::snapshot::{Snapshot, with_causes};
 use super::sources::Sources;
 use super::{BuildContext, BuildError, Services};
 use crate::cache::{CacheKey, KeyHasher, Step};
-use crate::oci::{ChainId, Descriptor, Digest};
+use crate::oci::{ChainId, Descriptor};
 use crate::store::{Fetched, Image, KeyLock, LayerRecord, StoreError, Watch};
 
 /// A long build publishes what it has so often, so that little is lost where it is killed.
@@ -40,6 +40,9 @@ pub(super) struct Solver<'a> {
     unread: Option<VertexId>,
     /// Layers that were thought to be elsewhere and cannot be had.
     gone: HashSet<ChainId>,
+    /// The vertices that were made of other files than their keys say, as somebody changed them
+    /// meanwhile, or of what such a vertex made.
+    unsure: Mutex<HashSet<VertexId>>,
     journal: Mutex<Journal>,
 }
 
@@ -50,8 +53,8 @@ struct Planned {
     same_as: VertexId,
     /// Whether its result must not come from the cache: it, or what it is made from, is not to.
     fresh: bool,
-    /// The digests of what it reads of contexts, in order: they are the same in both its keys.
-    contexts: Vec<Digest>,
+    /// What it reads of contexts, in order: the digests are the same in both its keys.
+    contexts: Vec<Observed>,
 }
 
 type Plan = HashMap<VertexId, Planned>;
@@ -72,7 +75,7 @@ struct Made {
     root: Snapshot,
     results: Results,
     snapshot: Snapshot,
-    contexts: Vec<Digest>,
+    contexts: Vec<Observed>,
     /// Other processes that want the same wait for it.
     _lock: Option<KeyLock>,
 }
@@ -86,8 +89,8 @@ impl<'a> Solver<'a> {
     ) -> Self {
         let journal = Mutex::new(Journal { made: Vec::new(), published: Instant::now() });
         let (sources, image, gone) = (Sources::default(), HashSet::new(), HashSet::new());
-        let unread = None;
-        Self { graph, services, contexts, epoch, sources, image, unread, gone, journal }
+        let (unread, unsure) = (None, Mutex::default());
+        Self { graph, services, contexts, epoch, sources, image, unread, gone, unsure, journal }
     }
 
     /// The result of `target`. What was done is kept for the next build even where this one fails.
@@ -143,6 +146,9 @@ impl<'a> Solver<'a> {
         let results = scheduler::run(&tasks, found, self.services.jobs, |id, results| {
             let inputs = self.graph.get(id).inputs();
             let of = |input: VertexId| Some((input, results.get(&plan[&input].same_as)?.clone()));
+            if self.graph.get(id).inputs().any(|input| self.is_unsure(plan[&input].same_as)) {
+                self.doubt(id);
+            }
             self.solve_vertex(id, &plan[&id], &Results::new(inputs.filter_map(of)))
         });
         let published = self.publish();
@@ -197,9 +203,9 @@ impl<'a> Solver<'a> {
                     Tree::Vertex(from) => key.digest("source", plan[&from].key.0),
                     Tree::Scratch => key.field("source", "scratch"),
                     Tree::Context(_) => {
-                        let digest = inputs.digest(&source).map_err(|err| err.at(vertex))?;
-                        key.digest("source", digest);
-                        contexts.push(digest);
+                        let seen = inputs.observe(&source).map_err(|err| err.at(vertex))?;
+                        key.digest("source", seen.digest);
+                        contexts.push(seen);
                     }
                 }
             }
@@ -229,7 +235,7 @@ impl<'a> Solver<'a> {
         id: VertexId,
         root: &Snapshot,
         results: &Results,
-        contexts: &[Digest],
+        contexts: &[Observed],
     ) -> Result<CacheKey, BuildError> {
         let mut key = self.op_key("content", id);
         key.digest("root", root.content()?.0);
@@ -241,7 +247,7 @@ impl<'a> Solver<'a> {
                     key.field("source", "scratch");
                     continue;
                 }
-                Tree::Context(_) => contexts.next().copied(),
+                Tree::Context(_) => contexts.next().map(|seen| seen.digest),
                 Tree::Vertex(_) => None,
             };
             key.digest("source", known.map_or_else(|| inputs.digest(&source), Ok)?);
@@ -370,7 +376,7 @@ impl<'a> Solver<'a> {
         let may_be_known = !vertex.no_cache && seen.is_some() && !root.is_new();
         if may_be_known
             && let Some(found) = self.lookup({
-                self.bring_sources(vertex, results, &|_, _| {})?;
+                self.bring_sources(vertex, &Inputs::new(self.contexts, results), &|_, _| {})?;
                 self.content_key(id, &root, results, &planned.contexts)?
             })?
         {
@@ -383,8 +389,14 @@ impl<'a> Solver<'a> {
         let is_new = root.is_new() || may_be_known && matches!(vertex.op, Op::Copy(_));
         let started = Instant::now();
         services.progress.event(&Event::Started { vertex: id, name: &vertex.name });
-        let made = self.execute(id, &root, results, seen, is_new);
+        let inputs = Inputs::new(self.contexts, results).comparing(&planned.contexts);
+        let made = self.execute(id, &root, &inputs, seen, is_new);
         let took = started.elapsed();
+        if inputs.changed() && !self.is_unsure(id) {
+            self.doubt(id);
+            let text = format!("files changed while `{}` read them: it is not cached", vertex.name);
+            services.progress.event(&Event::Warning { vertex: Some(id), text: &text });
+        }
         match made {
             Ok(made) => {
                 services.progress.event(&Event::Done { vertex: id, took });
@@ -403,15 +415,15 @@ impl<'a> Solver<'a> {
         &self,
         id: VertexId,
         root: &Snapshot,
-        results: &Results,
+        inputs: &Inputs<'_>,
         seen: Option<Step>,
         is_new: bool,
     ) -> Result<Snapshot, BuildError> {
         let (vertex, services, sources) = (self.graph.get(id), self.services, &self.sources);
         let watch = |blob: &Descriptor, what| self.tell_fetched(id, blob, what);
         root.bring(services.store, &watch)?;
-        self.bring_sources(vertex, results, &watch)?;
-        let (inputs, epoch) = (&Inputs::new(self.contexts, results), self.epoch);
+        self.bring_sources(vertex, inputs, &watch)?;
+        let epoch = self.epoch;
         // What is done again and again is kept as files, of which the next time only some change.
         let as_tar = self.unread == Some(id) && seen.is_none();
         let last = seen.and_then(|step| services.store.layer(step.chain).ok().flatten());
@@ -448,11 +460,11 @@ impl<'a> Solver<'a> {
     fn bring_sources(
         &self,
         vertex: &Vertex,
-        results: &Results,
+        inputs: &Inputs<'_>,
         watch: Watch<'_>,
     ) -> Result<(), BuildError> {
         vertex.op.reads().into_iter().try_for_each(|source| match source.tree {
-            Tree::Vertex(from) => results.get(from).bring(self.services.store, watch),
+            Tree::Vertex(from) => inputs.snapshot(from).bring(self.services.store, watch),
             _ => Ok(()),
         })
     }
@@ -463,6 +475,15 @@ impl<'a> Solver<'a> {
             let event = Event::Output { vertex: id, bytes: line.as_bytes() };
             self.services.progress.event(&event);
         }
+    }
+
+    /// Notes that a vertex's result is not what its key says, so that no other build finds it.
+    fn doubt(&self, id: VertexId) {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    fn is_unsure(&self, id: VertexId) -> bool {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }
 
     /// The last time that the same was done to anything: else its content key is not worth the trouble.
@@ -501,7 +522,7 @@ impl<'a> Solver<'a> {
         let layers =
             services.store.flushing(|| made.iter().map(seal).collect::<Result<Vec<_>, _>>())?;
         services.store.publish(Vec::new(), layers.into_iter().flatten().collect())?;
-        for made in made {
+        for made in made.into_iter().filter(|made| !self.is_unsure(made.id)) {
             let Some(chain) = made.snapshot.chain()? else { continue };
             let seen = self.op_key("seen", made.id).finish();
             let content = self.content_key(made.id, &made.root, &made.results, &made.contexts)?;

@@ -34,6 +34,12 @@ pub trait Outside {
     /// What the kernel says.
     fn open(&mut self, item: &Self::Item) -> Result<File, Self::Error>;
 
+    /// Says that all of a file that was opened was read.
+    ///
+    /// # Errors
+    /// Where it changed meanwhile.
+    fn was_read(&mut self, item: &Self::Item, file: &File) -> Result<(), Self::Error>;
+
     /// The target of a symbolic link.
     ///
     /// # Errors
@@ -62,6 +68,10 @@ impl Outside for Nothing {
     }
 
     fn open(&mut self, item: &Infallible) -> Result<File, LayerError> {
+        match *item {}
+    }
+
+    fn was_read(&mut self, item: &Infallible, _: &File) -> Result<(), LayerError> {
         match *item {}
     }
 

@@ -208,7 +208,11 @@ impl<W: Write> Packer<W> {
                 continue;
             }
             match metadata.kind {
-                Kind::File => self.file(path, &metadata, None, &outside.open(&item)?)?,
+                Kind::File => {
+                    let file = outside.open(&item)?;
+                    self.file(path, &metadata, None, &file)?;
+                    outside.was_read(&item, &file)?;
+                }
                 Kind::Symlink => self.symlink(path, &metadata, &outside.read_link(&item)?)?,
                 _ => self.special(path, &metadata)?,
             }

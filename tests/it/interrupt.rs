@@ -39,7 +39,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Starts mica, and returns once its command says that it is ready.
-fn started(env: &TestEnv, args: &[&str]) -> (Child, BufReader<impl Read + use<>>) {
+pub(crate) fn started(env: &TestEnv, args: &[&str]) -> (Child, BufReader<impl Read + use<>>) {
     let mut command = env.command(args);
     let mut child =
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("to start mica");

@@ -6,6 +6,7 @@
 mod archives;
 mod build;
 mod cache;
+mod changing_context;
 mod check;
 mod chroot;
 mod concurrent;

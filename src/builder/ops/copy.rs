@@ -102,6 +102,7 @@ pub(super) fn selections<'a>(
         };
         let source = work.inputs.source(from)?;
         let roots = select(&source, item, &op.excludes)?;
+        work.inputs.compare(&source, &roots);
         Ok((source, roots))
     };
     op.items.iter().map(of).collect()
@@ -418,11 +419,13 @@ impl<'a> Copier<'a> {
         if let Some(same) = last.and_then(|it| it.same(name, &attributes, &from, metadata.size))
             && self.share(dir, name, &same)
         {
+            source.check(&from, entry)?;
             return Ok(receipt);
         }
         let new = dir.create_file(name, &attributes)?;
         copy_file(&from, new.file(), metadata.size, None)
             .map_err(|error| error.at(&dir.path().join(name)))?;
+        source.check(&from, entry)?;
         new.finish()?;
         Ok(receipt)
     }
@@ -492,9 +495,10 @@ impl<'a> Copier<'a> {
         let dir = self.upper.directory(Path::new(destination), &new)?;
         let failed_read = |error| failed(layer::LayerError::read(error));
         let file = source.view.open_file(&root.entry)?;
-        let (_, archive) = layer::open_archive(file).map_err(failed_read)?;
+        let (_, archive) = layer::open_archive(&file).map_err(failed_read)?;
         let options = layer::Options { owner: self.overrides.owner, ..layer::Options::ARCHIVE };
         layer::apply(archive, &self.upper.below(&dir)?, options).map_err(failed)?;
+        source.check(&file, &root.entry)?;
         Ok(true)
     }
 }

@@ -12,9 +12,7 @@ use super::select::{Root, Source, vanished};
 use super::tree::Folder;
 use crate::builder::BuildError;
 use crate::layer::Outside;
-use crate::snapshot::{
-    Attributes, Entry, Kind, Listed, Metadata, SnapshotError, Timestamp, UpperDir,
-};
+use crate::snapshot::{Attributes, Entry, Kind, Listed, Metadata, Timestamp, UpperDir};
 
 /// With fewer bytes and files than these, a layer is as quickly made as files, which whoever runs the
 /// image has then.
@@ -231,16 +229,12 @@ impl Outside for LeftOut<'_> {
 
     fn open(&mut self, item: &Item) -> Result<File, BuildError> {
         let (source, entry) = self.find(item)?;
-        let file = source.view.open_file(&entry)?;
-        let expected = entry.metadata().size;
-        let found = file.metadata().map_err(|source| {
-            let path = entry.path().to_owned();
-            SnapshotError::Io { action: "read", path, source }
-        })?;
-        if found.len() == expected {
-            return Ok(file);
-        }
-        Err(SnapshotError::Changed { expected, found: found.len() }.into())
+        Ok(source.view.open_file(&entry)?)
+    }
+
+    fn was_read(&mut self, item: &Item, file: &File) -> Result<(), BuildError> {
+        let (source, entry) = self.find(item)?;
+        Ok(source.check(file, &entry)?)
     }
 
     fn read_link(&mut self, item: &Item) -> Result<PathBuf, BuildError> {

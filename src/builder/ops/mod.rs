@@ -13,12 +13,13 @@ mod tree;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) use chmod::is_clause as is_symbolic_clause;
 use last::LastTime;
 use left_out::LeftOut;
 pub(super) use make_dir::{open as open_layer, open_upper};
-use select::Source;
+use select::{Root, Source};
 
 use super::graph::{Op, Reads, Tree, Vertex, VertexId, What};
 use super::snapshot::Snapshot;
@@ -50,15 +51,49 @@ pub(super) struct Inputs<'a> {
     contexts: &'a [BuildContext],
     results: &'a Results,
     no_files: FileCache,
+    /// What was observed of contexts before anything ran.
+    before: &'a [Observed],
+    /// Whether something of a context is not what it was then.
+    changed: AtomicBool,
+}
+
+/// What a selection of a context was before anything ran.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Observed {
+    /// The digest of what makes a difference to a copy.
+    pub(super) digest: Digest,
+    state: Digest,
 }
 
 impl<'a> Inputs<'a> {
     pub(super) fn new(contexts: &'a [BuildContext], results: &'a Results) -> Self {
-        Self { contexts, results, no_files: FileCache::none() }
+        let (no_files, changed) = (FileCache::none(), AtomicBool::new(false));
+        Self { contexts, results, no_files, before: &[], changed }
+    }
+
+    /// The same, to be compared with what was observed of contexts before.
+    pub(super) fn comparing(self, before: &'a [Observed]) -> Self {
+        Self { before, ..self }
+    }
+
+    /// Whether what was read of contexts is not what was observed of them before.
+    pub(super) fn changed(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
     }
 
     /// The digest of what is read.
     pub(super) fn digest(&self, reads: &Reads<'_>) -> Result<Digest, BuildError> {
+        let (source, roots) = self.select(reads)?;
+        source.digest(&roots)
+    }
+
+    /// What is read of a context, as it is now.
+    pub(super) fn observe(&self, reads: &Reads<'_>) -> Result<Observed, BuildError> {
+        let (source, roots) = self.select(reads)?;
+        Ok(Observed { digest: source.digest(&roots)?, state: select::state(&roots) })
+    }
+
+    fn select(&self, reads: &Reads<'_>) -> Result<(Source<'_>, Vec<Root>), BuildError> {
         let source = self.source(reads.tree)?;
         let roots = match &reads.what {
             What::Copied { item, excludes } => copy::select(&source, item, excludes)?,
@@ -70,7 +105,12 @@ impl<'a> Inputs<'a> {
                 }
             }
         };
-        source.digest(&roots)
+        Ok((source, roots))
+    }
+
+    /// Compares what is selected now with what was observed before.
+    fn compare(&self, source: &Source<'_>, roots: &[Root]) {
+        source.compare(roots, self.before.iter().map(|observed| observed.state));
     }
 
     fn source(&self, tree: Tree) -> Result<Source<'_>, BuildError> {
@@ -80,6 +120,7 @@ impl<'a> Inputs<'a> {
             files: &self.no_files,
             keep_owners: true,
             place: "the stage".to_owned(),
+            changed: None,
         };
         Ok(match tree {
             Tree::Context(number) => {
@@ -90,6 +131,7 @@ impl<'a> Inputs<'a> {
                     files: &context.files,
                     keep_owners: context.keeps_owners(),
                     place: "the build context".to_owned(),
+                    changed: Some(&self.changed),
                 }
             }
             Tree::Vertex(id) => in_stage(self.results.get(id).view()?),
@@ -97,7 +139,7 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    fn snapshot(&self, id: VertexId) -> Snapshot {
+    pub(super) fn snapshot(&self, id: VertexId) -> Snapshot {
         self.results.get(id)
     }
 }

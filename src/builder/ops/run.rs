@@ -212,6 +212,7 @@ fn bind_source(
         Tree::Scratch => Vec::new(),
         Tree::Context(_) => {
             let roots = source.select(&glob_escape(path), &[])?;
+            work.inputs.compare(&source, &roots);
             let layer = work.services.store.stage_layer()?;
             let upper = open_upper(&layer, &View::new(Vec::new())?)?;
             copy_tree(&source, &roots, &upper, path, work.now())?;

@@ -4,8 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
@@ -14,9 +16,9 @@ use crate::builder::BuildError;
 use crate::builder::glob::Glob;
 use crate::builder::ignore::Ignore;
 use crate::cache::KeyHasher;
-use crate::cache::content::FileCache;
+use crate::cache::content::{self, FileCache};
 use crate::oci::Digest;
-use crate::snapshot::{Entry, Kind, Listed, Metadata, SnapshotError, View};
+use crate::snapshot::{Entry, Kind, Listed, Metadata, SnapshotError, Timestamp, View};
 
 /// Where a folder's files have more bytes than this together, they are read by all cores.
 const LARGE_BYTES: u64 = 8 << 20;
@@ -32,6 +34,8 @@ pub(in crate::builder) struct Source<'a> {
     pub(super) keep_owners: bool,
     /// As messages name it.
     pub(super) place: String,
+    /// Where it is noted that a file is not what it was: somebody may be at work in a context.
+    pub(super) changed: Option<&'a AtomicBool>,
 }
 
 /// One thing that a pattern matches.
@@ -188,6 +192,34 @@ impl Source<'_> {
         Ok(key.finish().0)
     }
 
+    /// Notes it if what is selected now is not what it was at the time of one of the `states`.
+    pub(super) fn compare(&self, roots: &[Root], mut states: impl Iterator<Item = Digest>) {
+        if let Some(changed) = self.changed {
+            let state = state(roots);
+            changed.fetch_or(!states.any(|known| known == state), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes it if a file that was read is not what it was when it was selected.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Changed`] where that can be seen from its size.
+    pub(super) fn check(&self, file: &File, selected: &Entry) -> Result<(), SnapshotError> {
+        let Some(changed) = self.changed else { return Ok(()) };
+        let now = file.metadata().map_err(|source| {
+            let path = selected.path().to_owned();
+            SnapshotError::Io { action: "read", path, source }
+        })?;
+        let (expected, found) = (selected.metadata().size, now.len());
+        if expected != found {
+            return Err(SnapshotError::Changed { expected, found });
+        }
+        let Timestamp { secs, nanos } = selected.metadata().ctime;
+        let same = (now.ctime(), now.ctime_nsec()) == (secs, i64::from(nanos));
+        changed.fetch_or(!same, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn folder_digest(&self, folder: &Folder) -> Result<Digest, BuildError> {
         let mut key = KeyHasher::new("folder");
         key.field("path", folder.relative.as_os_str().as_bytes());
@@ -300,6 +332,28 @@ impl Source<'_> {
 fn patterns(texts: &[String]) -> Result<Ignore, BuildError> {
     Ignore::from_patterns(texts.iter().map(String::as_bytes))
         .map_err(|err| BuildError::Copy(format!("invalid pattern: {err}")))
+}
+
+/// The digest of what the kernel says of a selection. While it is the same, so is [`Source::digest`].
+pub(super) fn state(roots: &[Root]) -> Digest {
+    let mut state = blake3::Hasher::new();
+    let mut add = |path: &Path, metadata: &Metadata| {
+        let stamp = content::stamp(path, metadata);
+        // A folder has another time when something comes into it that is not selected.
+        let stamp = if metadata.is_dir() { &stamp[7..] } else { &stamp };
+        for number in stamp.iter().copied().chain([metadata.kind as u64, metadata.mode.into()]) {
+            state.update(&number.to_le_bytes());
+        }
+    };
+    for root in roots {
+        add(Path::new(&root.name), root.entry.metadata());
+        add(root.entry.path(), root.entry.metadata());
+        for folder in &root.folders {
+            add(&folder.path, &folder.metadata);
+            folder.files.iter().for_each(|file| add(Path::new(&file.name), file.metadata()));
+        }
+    }
+    Digest::from_bytes(*state.finalize().as_bytes())
 }
 
 /// Something that was there a moment ago.
