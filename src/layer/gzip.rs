@@ -28,11 +28,23 @@ const MAX_FLYING: usize = 64;
 #[derive(Debug)]
 pub struct GzipEncoder<W> {
     out: W,
-    member: Vec<u8>,
+    member: Member,
     /// Whether there was a member already. A stream without any would be no gzip.
     started: bool,
     makers: Makers,
-    flying: VecDeque<Receiver<Vec<u8>>>,
+    flying: VecDeque<Receiver<Member>>,
+    /// Members that were written, to be filled again: fresh memory costs more than a copy.
+    spent: Vec<Member>,
+}
+
+/// A member on its way.
+#[derive(Debug, Default)]
+struct Member {
+    data: Vec<u8>,
+    /// Where it is made, longer than it can become.
+    packed: Vec<u8>,
+    /// How long it became.
+    packed_bytes: usize,
 }
 
 /// Who makes members.
@@ -44,8 +56,8 @@ enum Makers {
 
 #[derive(Debug)]
 struct Job {
-    member: Vec<u8>,
-    result: Sender<Vec<u8>>,
+    member: Member,
+    result: Sender<Member>,
 }
 
 impl<W: Write> GzipEncoder<W> {
@@ -55,13 +67,13 @@ impl<W: Write> GzipEncoder<W> {
             1 => Makers::Here(Box::new(Maker::new(level))),
             threads => Makers::start(threads, level)?,
         };
-        let member = Vec::with_capacity(MEMBER_BYTES);
-        Ok(Self { out, member, started: false, makers, flying: VecDeque::new() })
+        let (member, flying, spent) = (Member::default(), VecDeque::new(), Vec::new());
+        Ok(Self { out, member, started: false, makers, flying, spent })
     }
 
     /// Ends the stream and gives back what it was written to, which is not flushed.
     pub fn finish(mut self) -> io::Result<W> {
-        if !self.member.is_empty() || !self.started {
+        if !self.member.data.is_empty() || !self.started {
             self.submit()?;
         }
         while self.write_next()? {}
@@ -72,12 +84,13 @@ impl<W: Write> GzipEncoder<W> {
         self.started = true;
         match &mut self.makers {
             Makers::Here(maker) => {
-                let packed = maker.make(&self.member)?;
-                self.member.clear();
-                self.out.write_all(packed)
+                maker.make(&mut self.member)?;
+                self.member.data.clear();
+                self.out.write_all(self.member.packed())
             }
             Makers::Threads { jobs, max_flying } => {
-                let member = std::mem::replace(&mut self.member, Vec::with_capacity(MEMBER_BYTES));
+                let next = self.spent.pop().unwrap_or_default();
+                let member = std::mem::replace(&mut self.member, next);
                 let (result, receiver) = channel();
                 jobs.send(Job { member, result }).map_err(|_| gone())?;
                 self.flying.push_back(receiver);
@@ -92,16 +105,20 @@ impl<W: Write> GzipEncoder<W> {
     /// Writes the next member as soon as it is made; `false` if there is none.
     fn write_next(&mut self) -> io::Result<bool> {
         let Some(next) = self.flying.pop_front() else { return Ok(false) };
-        self.out.write_all(&next.recv().map_err(|_| gone())?)?;
+        let mut member = next.recv().map_err(|_| gone())?;
+        self.out.write_all(member.packed())?;
+        member.data.clear();
+        self.spent.push(member);
         Ok(true)
     }
 }
 
 impl<W: Write> Write for GzipEncoder<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let taken = buffer.len().min(MEMBER_BYTES - self.member.len());
-        self.member.extend_from_slice(&buffer[..taken]);
-        if self.member.len() == MEMBER_BYTES {
+        let data = &mut self.member.data;
+        let taken = buffer.len().min(MEMBER_BYTES - data.len());
+        data.extend_from_slice(&buffer[..taken]);
+        if data.len() == MEMBER_BYTES {
             self.submit()?;
         }
         Ok(taken)
@@ -122,11 +139,11 @@ impl Makers {
             let queue = Arc::clone(&queue);
             thread::Builder::new().name("gzip".to_owned()).spawn(move || {
                 let mut maker = Maker::new(level);
-                while let Some(job) = next_job(&queue) {
+                while let Some(Job { mut member, result }) = next_job(&queue) {
                     // Without a result the encoder finds the channel closed.
-                    let Ok(packed) = maker.make(&job.member) else { return };
+                    let Ok(()) = maker.make(&mut member) else { return };
                     // An encoder that was dropped waits for nothing.
-                    let _ignored = job.result.send(packed.to_vec());
+                    let _ignored = result.send(member);
                 }
             })?;
         }
@@ -142,13 +159,20 @@ fn gone() -> io::Error {
     io::Error::other("a compressing thread ended early")
 }
 
+impl Member {
+    fn packed(&self) -> &[u8] {
+        &self.packed[..self.packed_bytes]
+    }
+}
+
 /// Makes members, one after another.
 struct Maker {
     compressor: Compressor,
     storer: Compressor,
-    /// Where members are made.
-    out: Vec<u8>,
+    /// The longest that a member can become.
+    most_bytes: usize,
     sample: Vec<u8>,
+    packed_sample: Vec<u8>,
 }
 
 impl Maker {
@@ -158,15 +182,18 @@ impl Maker {
         let store = CompressionLvl::new(0).expect("0 is one of them");
         let (mut compressor, mut storer) = (Compressor::new(level), Compressor::new(store));
         let most = [&mut compressor, &mut storer].map(|one| one.gzip_compress_bound(MEMBER_BYTES));
-        let out = vec![0; most[0].max(most[1])];
-        Self { compressor, storer, out, sample: Vec::new() }
+        let most_bytes = most[0].max(most[1]);
+        let [sample, packed_sample] = [Vec::new(), Vec::new()];
+        Self { compressor, storer, most_bytes, sample, packed_sample }
     }
 
-    fn make(&mut self, data: &[u8]) -> io::Result<&[u8]> {
+    fn make(&mut self, member: &mut Member) -> io::Result<()> {
+        let Member { data, packed, packed_bytes } = member;
+        packed.resize(self.most_bytes, 0);
         let stores = self.hardly_shrinks(data)?;
         let compressor = if stores { &mut self.storer } else { &mut self.compressor };
-        let packed = compressor.gzip_compress(data, &mut self.out).map_err(io::Error::other)?;
-        Ok(&self.out[..packed])
+        *packed_bytes = compressor.gzip_compress(data, packed).map_err(io::Error::other)?;
+        Ok(())
     }
 
     /// Whether a sample of 8 KiB, in pieces from all over a whole member, does not shrink by a
@@ -182,7 +209,8 @@ impl Maker {
         for part in data.chunks(data.len() / PIECES) {
             self.sample.extend_from_slice(&part[..PIECE_BYTES]);
         }
-        let packed = self.compressor.deflate_compress(&self.sample, &mut self.out);
+        self.packed_sample.resize(self.compressor.deflate_compress_bound(self.sample.len()), 0);
+        let packed = self.compressor.deflate_compress(&self.sample, &mut self.packed_sample);
         let packed = packed.map_err(io::Error::other)?;
         Ok(packed + packed / 32 >= self.sample.len())
     }

@@ -1,7 +1,7 @@
 //! What is uploaded: bytes that are made while they are sent, and made again where that failed.
 
 use std::io::{self, Cursor, Read, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -43,27 +43,25 @@ pub(super) fn stream<T>(
     let answer = thread::scope(|scope| {
         let open = || -> io::Result<Box<dyn Read>> {
             let (sender, receiver) = sync_channel(PIECES);
+            let (spent, empty) = channel();
+            let (skip, piece, closed) = (offset, Vec::new(), false);
+            let writer = Writer { sender, empty, skip, piece, closed };
             let outcome = &outcome;
             thread::Builder::new().spawn_scoped(scope, move || {
-                if let Some(result) = produce(content, offset, sender) {
+                if let Some(result) = produce(content, writer) {
                     *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
                 }
             })?;
-            Ok(Box::new(Reader { receiver, piece: Cursor::default(), ended: false }))
+            Ok(Box::new(Reader { receiver, spent, piece: Cursor::default(), ended: false }))
         };
         send(&open)
     });
     (answer, outcome.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Hashes all of a content and passes on what lies behind `offset`; `None` if nobody reads it.
-fn produce(
-    content: &dyn Content,
-    offset: u64,
-    sender: SyncSender<Piece>,
-) -> Option<Result<Hashed, ExportError>> {
-    let piece = Vec::with_capacity(PIECE_BYTES);
-    let mut out = HashingWriter::new(Writer { sender, skip: offset, piece, closed: false });
+/// Hashes all of a content and passes it on; `None` if nobody reads it.
+fn produce(content: &dyn Content, writer: Writer) -> Option<Result<Hashed, ExportError>> {
+    let mut out = HashingWriter::new(writer);
     let result = content.write(&mut out);
     let (mut writer, digest, size) = out.finish();
     match result {
@@ -86,6 +84,9 @@ enum Piece {
 
 struct Writer {
     sender: SyncSender<Piece>,
+    /// Pieces that were read, to be filled again.
+    empty: Receiver<Vec<u8>>,
+    /// So many bytes are not passed on.
     skip: u64,
     piece: Vec<u8>,
     /// The reader is gone: what was to be sent is not wanted any more.
@@ -101,7 +102,7 @@ impl Writer {
     }
 
     fn pass_on(&mut self) -> io::Result<()> {
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        let piece = std::mem::replace(&mut self.piece, self.empty.try_recv().unwrap_or_default());
         if piece.is_empty() { Ok(()) } else { self.send(Piece::Bytes(piece)) }
     }
 }
@@ -128,6 +129,7 @@ impl Write for Writer {
 
 struct Reader {
     receiver: Receiver<Piece>,
+    spent: Sender<Vec<u8>>,
     piece: Cursor<Vec<u8>>,
     ended: bool,
 }
@@ -140,7 +142,13 @@ impl Read for Reader {
                 return Ok(read);
             }
             match self.receiver.recv() {
-                Ok(Piece::Bytes(bytes)) => self.piece = Cursor::new(bytes),
+                Ok(Piece::Bytes(bytes)) => {
+                    let read = std::mem::replace(&mut self.piece, Cursor::new(bytes));
+                    let mut piece = read.into_inner();
+                    piece.clear();
+                    // Nobody fills it again at the end.
+                    let _ignored = self.spent.send(piece);
+                }
                 Ok(Piece::End) => self.ended = true,
                 Err(_) => return Err(io::Error::other("the layer could not be read")),
             }
