@@ -143,14 +143,24 @@ impl<'a> Solver<'a> {
         let tasks: Vec<_> = tasks.into_values().collect();
         let is_run = |task: &&Task<_>| matches!(self.graph.get(task.id).op, Op::Run(_));
         self.services.sandbox.expect(tasks.iter().filter(is_run).count());
-        let results = scheduler::run(&tasks, found, self.services.jobs, |id, results| {
+        let work = |id, results: &HashMap<VertexId, Snapshot>| {
             let inputs = self.graph.get(id).inputs();
             let of = |input: VertexId| Some((input, results.get(&plan[&input].same_as)?.clone()));
             if self.graph.get(id).inputs().any(|input| self.is_unsure(plan[&input].same_as)) {
                 self.doubt(id);
             }
             self.solve_vertex(id, &plan[&id], &Results::new(inputs.filter_map(of)))
-        });
+        };
+        let run = || scheduler::run(&tasks, found, self.services.jobs, work);
+        // A last COPY is flushed by itself. Whatever else is made waits in the end for what others have
+        // left to be written as well, and with that the disk can begin.
+        let leaves_files = |task: &Task<_>| match self.graph.get(task.id).op {
+            Op::Image(_) => false,
+            Op::Copy(_) => self.unread != Some(task.id),
+            _ => true,
+        };
+        let results =
+            if tasks.iter().any(leaves_files) { self.services.store.flushing(run) } else { run() };
         let published = self.publish();
         let mut results = results?;
         published?;
