@@ -1,7 +1,7 @@
 //! Looks a `USER` up in the contents of passwd and group files, as Docker does.
 //!
-//! Pure: the C library's look-up would read the host's files and load modules. Lines that don't
-//! parse are passed over, as every Unix does; so are lines too long to be meant seriously.
+//! Pure: the C library's look-up would read the host's files and load modules. As Docker has it, a
+//! number that is missing or is none counts as 0; lines too long to be meant seriously do not count.
 
 /// The largest passwd or group file that is read, in bytes.
 pub const FILE_LIMIT: u64 = 10 << 20;
@@ -85,8 +85,8 @@ fn passwd_lines(file: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     lines(file).filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
-        let uid = fields.nth(1)?.parse().ok()?;
-        let gid = fields.next()?.parse().ok()?;
+        let uid = id(fields.nth(1));
+        let gid = id(fields.next());
         let home = fields.nth(1).filter(|home| !home.is_empty()).unwrap_or("/");
         Some(Entry { name, uid, gid, home })
     })
@@ -119,9 +119,13 @@ fn group_lines(file: &[u8]) -> impl Iterator<Item = (&str, u32, &str)> {
     lines(file).filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
-        let id = fields.nth(1)?.parse().ok()?;
+        let id = id(fields.nth(1));
         Some((name, id, fields.next().unwrap_or("")))
     })
+}
+
+fn id(field: Option<&str>) -> u32 {
+    field.and_then(|field| field.parse().ok()).unwrap_or_default()
 }
 
 fn lines(file: &[u8]) -> impl Iterator<Item = &str> {
@@ -172,6 +176,7 @@ mod tests {
         check("nohome", 7, 8, &[], "/");
         check("4242", 4242, 0, &[], "/");
         check(":wheel", 0, 10, &[], "/root");
+        check("broken", 0, 0, &[], "/");
     }
 
     #[test]

@@ -232,11 +232,12 @@ fn copy_of_files_folders_and_patterns() {
 fn copy_with_owner_mode_and_heredoc() {
     let Some(env) = with_base() else { return };
     let context = env.context(&[
-        ("Dockerfile", "FROM base\nARG V=5\nCOPY --chown=app:extra a /named\nCOPY --chown=12:34 --chmod=600 a /numbers\nCOPY --chmod=u=rwx,go=rx a /words\nCOPY <<one <<\"two\" /here/\nv$V\none\nv$V\ntwo\n"),
+        ("Dockerfile", "FROM base\nARG V=5\nCOPY --chown=app:extra a /named\nCOPY --chown=12:34 --chmod=600 a /numbers\nCOPY --chmod=u=rwx,go=rx a /words\nCOPY --chown=app: a /colon\nCOPY <<one <<\"two\" /here/\nv$V\none\nv$V\ntwo\n"),
         ("a", "A"),
     ]);
     let image = env.built_from(&context, &[]);
     assert_eq!(image.file("named").owner, (1000, 55));
+    assert_eq!(image.file("colon").owner, (1000, 0));
     let numbers = image.file("numbers");
     assert_eq!((numbers.owner, numbers.mode), ((12, 34), 0o600));
     assert_eq!(image.file("words").mode, 0o755);

@@ -3,7 +3,7 @@
 //! | user | | group | |
 //! |---|---|---|---|
 //! | a number | that, and the group of the same number | a number | that |
-//! | `root`, or nothing | 0:0 | nothing | that of the user |
+//! | `root`, or nothing | 0:0 | `root`, or nothing | 0; without the colon, that of the user |
 //! | a name | as `/etc/passwd` has it | a name | as `/etc/group` has it |
 //! | an unknown name | 0:0, with a warning | an unknown name | that of the user, with a warning |
 
@@ -19,14 +19,17 @@ impl Work<'_> {
     /// The numbers of `user[:group]`; `None` for none.
     pub(super) fn owner(&self, text: Option<&str>) -> Result<Option<(u32, u32)>, BuildError> {
         let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-        let (user, group) = text.split_once(':').unwrap_or((text, ""));
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (text, None),
+        };
         let (uid, user_gid) = match number(user) {
             Some(number) => (number, number),
             None => self.named_user(user)?,
         };
         let gid = match group {
-            "" => user_gid,
-            group => match number(group) {
+            None => user_gid,
+            Some(group) => match number(group) {
                 Some(number) => number,
                 None => self.named_group(group)?.unwrap_or(user_gid),
             },
@@ -70,10 +73,32 @@ impl Work<'_> {
     }
 }
 
+/// As BuildKit: what is beyond 31 bits is a name, if anything.
 fn number(text: &str) -> Option<u32> {
     match text {
         "" | "root" => Some(0),
-        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
-        _ => None,
+        digits => digits.parse::<i32>().ok()?.try_into().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_number() {
+        for (text, expected) in [
+            ("", Some(0)),
+            ("root", Some(0)),
+            ("007", Some(7)),
+            ("+5", Some(5)),
+            ("2147483647", Some(2_147_483_647)),
+            ("2147483648", None),
+            ("-5", None),
+            ("0x10", None),
+            ("app", None),
+        ] {
+            assert_eq!(number(text), expected, "{text}");
+        }
     }
 }
