@@ -8,6 +8,7 @@
 mod cancel;
 mod error;
 mod legible;
+mod pace;
 mod proxy;
 mod resolver;
 mod tls;
@@ -23,6 +24,7 @@ pub use cancel::Cancelled;
 use cancel::{Lookup, Opener};
 pub use error::HttpError;
 use legible::{Legible, reason};
+use pace::Paced;
 use proxy::Proxies;
 use resolver::PublicResolver;
 pub use resolver::is_local;
@@ -39,7 +41,8 @@ pub(crate) use url::decode as percent_decode;
 pub struct Limits {
     /// For a name, a connection, and the handshake on it.
     pub connect: Duration,
-    /// For the next bytes of a response: a server that sends nothing for so long has died.
+    /// For the next bytes of a response: a server that sends nothing for so long has died, and so has
+    /// one that sends hardly anything.
     pub stall: Duration,
     /// How often a request is sent at most.
     pub attempts: u32,
@@ -260,11 +263,12 @@ impl Client {
         let proxy = proxies.find(&step.url)?;
         let request = agent.configure_request(request).proxy(proxy).build();
         let (parts, body) = agent.run(request).map_err(failed)?.into_parts();
+        let body = Legible::new(body.into_reader(), self.cancelled.clone());
         Ok(Response {
             status: parts.status.as_u16(),
             url: step.url.clone(),
             headers: parts.headers,
-            body: Box::new(Legible::new(body.into_reader(), self.cancelled.clone())),
+            body: Box::new(Paced::new(body, self.limits.stall)),
         })
     }
 
