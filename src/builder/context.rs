@@ -1,8 +1,11 @@
 //! [`BuildContext`]: the user's files, read-only and without what `.dockerignore` hides.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::BuildError;
 use super::ignore::Ignore;
@@ -153,14 +156,20 @@ fn open_layer(staged: &StagedLayer) -> Result<Handle, BuildError> {
 }
 
 fn read_beside(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
-    match fs::read(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => {
-            let (action, path) = ("read", path.to_owned());
-            Err(SnapshotError::Io { action, path, source }.into())
-        }
+    let failed = |source| {
+        let (action, path) = ("read", path.to_owned());
+        BuildError::Snapshot(SnapshotError::Io { action, path, source })
+    };
+    // A pipe nobody writes to must not make us wait.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is no regular file")));
     }
+    read_up_to_limit(file).map(Some).map_err(failed)
 }
 
 /// A file of a view, links followed inside of it.
@@ -175,11 +184,14 @@ pub(super) fn read_small(view: &View, entry: &Entry) -> Result<Vec<u8>, BuildErr
         let (action, path) = ("read", entry.path().to_owned());
         BuildError::Snapshot(SnapshotError::Io { action, path, source })
     };
+    read_up_to_limit(view.open_file(entry)?).map_err(failed)
+}
+
+fn read_up_to_limit(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = view.open_file(entry)?;
-    file.take(MAX_IGNORE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(MAX_IGNORE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_IGNORE_BYTES {
-        return Err(failed(io::Error::other("it has more than 16 MiB")));
+        return Err(io::Error::other("it has more than 16 MiB"));
     }
     Ok(bytes)
 }

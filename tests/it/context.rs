@@ -103,6 +103,18 @@ fn a_folder_is_no_ignore_file() {
 }
 
 #[test]
+fn an_ignore_file_beside_that_is_no_file_is_refused_at_once() {
+    let Some(env) = bare() else { return };
+    let context = env.context(&[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "")]);
+    let beside = context.join("Dockerfile.dockerignore");
+    nix::unistd::mkfifo(&beside, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    env.give(&context);
+    let ran = env.build(&context, &[]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("it is no regular file"), "{}", ran.stderr);
+}
+
+#[test]
 fn the_plain_beginning_of_a_pattern_has_to_be_there() {
     let Some(env) = bare() else { return };
     for (source, code) in [("gone/*", Some(1)), ("gone*", Some(0)), ("d/z*", Some(0))] {
