@@ -85,7 +85,7 @@ const KEYS: [(&str, MountKey); 19] = [
 ];
 
 /// What is mounted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum MountType {
     /// Files of the context, a stage or an image.
     #[default]

@@ -51,6 +51,7 @@ pub struct OutlineMount {
 /// What one stage declares and uses.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StageOutline {
+    /// Where a name comes twice, the later one counts.
     args: Vec<OutlineArg>,
     /// Names of global ARGs that it uses without a value of its own.
     used: BTreeSet<String>,
@@ -63,7 +64,6 @@ impl StageOutline {
     }
 
     pub(super) fn declares(&mut self, arg: OutlineArg) {
-        self.args.retain(|known| known.name != arg.name);
         self.args.push(arg);
     }
 }
@@ -106,7 +106,6 @@ impl Lowering<'_> {
             let extent = site.place.trigger_of.unwrap_or_else(|| extent(site.statement));
             let found = OutlineMount { name, required: spec.required, extent };
             let mounts = &mut self.outlines[site.place.stage].mounts;
-            mounts.retain(|(kind, known)| (*kind, &known.name) != (spec.kind, &found.name));
             mounts.push((spec.kind, found));
         }
     }
@@ -119,28 +118,24 @@ impl Lowering<'_> {
         outline.description =
             target.name.as_deref().and_then(|name| described(comments, name)).map(str::to_owned);
         let mut args = BTreeMap::new();
-        let mut mounts: Vec<(MountType, OutlineMount)> = Vec::new();
+        let mut mounts = BTreeMap::new();
         for stage in self.reachable() {
             let own = &self.outlines[stage];
-            for arg in &own.args {
+            for arg in own.args.iter().rev() {
                 args.entry(arg.name.clone()).or_insert_with(|| arg.clone());
             }
             self.add_globals(&own.used, &mut args);
-            for (kind, mount) in &own.mounts {
-                let is_known = |(k, known): &&(MountType, OutlineMount)| {
-                    (*k, &known.name) == (*kind, &mount.name)
-                };
-                if !mounts.iter().any(|known| is_known(&known)) {
-                    mounts.push((*kind, mount.clone()));
-                }
+            for (kind, mount) in own.mounts.iter().rev() {
+                mounts.entry((*kind, &mount.name)).or_insert(mount);
             }
         }
         outline.args = args.into_values().collect();
         outline.args.sort_by_key(|arg| arg.extent.start);
-        mounts.sort_by_key(|(_, mount)| mount.extent.start);
         let of = |wanted: MountType| {
-            let found = mounts.iter().filter(|(kind, _)| *kind == wanted);
-            found.map(|(_, mount)| mount.clone()).collect()
+            let found = mounts.iter().filter(|((kind, _), _)| *kind == wanted);
+            let mut found: Vec<OutlineMount> = found.map(|(_, mount)| (*mount).clone()).collect();
+            found.sort_by_key(|mount| mount.extent.start);
+            found
         };
         (outline.secrets, outline.ssh, outline.caches) =
             (of(MountType::Secret), of(MountType::Ssh), of(MountType::Cache));
