@@ -92,6 +92,9 @@ pub(super) struct Unpacker<'a> {
     later: Option<Later<'a>>,
     /// The directories that were made without looking at what is below.
     pub(super) assumed: Vec<PathBuf>,
+    /// Files of layers below that this one links to: they came up, and no whiteout can tell them from
+    /// its own.
+    linked_below: Vec<PathBuf>,
     /// Changes of an upper that there was before.
     changes_before: u64,
     options: Options,
@@ -111,6 +114,7 @@ impl<'a> Unpacker<'a> {
             upper,
             later,
             assumed: Vec::new(),
+            linked_below: Vec::new(),
             changes_before: 0,
             options,
             chain: Vec::new(),
@@ -153,8 +157,7 @@ impl<'a> Unpacker<'a> {
         self.applied.entries += 1;
         let path = clean(&member.path);
         let refused = |reason| LayerError::Refused { path: path.clone(), reason };
-        let whiteouts = self.options.whiteouts;
-        if whiteouts == Whiteouts::Refused && leads_out(&member.path) {
+        if self.options.whiteouts == Whiteouts::Refused && leads_out(&member.path) {
             return Err(refused(Refusal::Outside));
         }
         let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
@@ -166,30 +169,7 @@ impl<'a> Unpacker<'a> {
             return Err(refused(Refusal::TooDeep));
         }
         if path.iter().any(|part| part.as_bytes().starts_with(WHITEOUT)) {
-            if whiteouts == Whiteouts::Refused {
-                return Err(refused(Refusal::Unrepresentable));
-            }
-            if path.iter().any(is_aufs) {
-                return Ok(());
-            }
-            let Some(gone) = name.as_bytes().strip_prefix(WHITEOUT) else {
-                return Err(refused(Refusal::Whiteout));
-            };
-            if parent.iter().any(|part| part.as_bytes().starts_with(WHITEOUT)) {
-                return Err(refused(Refusal::Whiteout));
-            }
-            let dir = self.parent(parent, member.attributes.mtime)?;
-            let gone = OsStr::from_bytes(gone);
-            let done = match (name.as_bytes(), whiteouts) {
-                (OPAQUE, Whiteouts::All) => dir.clear(),
-                (OPAQUE, _) => dir.make_opaque(),
-                _ if ["", ".", ".."].iter().any(|none| gone == *none) => {
-                    return Err(refused(Refusal::Whiteout));
-                }
-                (_, Whiteouts::All) => dir.remove(gone),
-                _ => dir.whiteout(gone),
-            };
-            return done.map_err(|error| unpack_error(&path, error));
+            return self.delete(&path, member.attributes.mtime);
         }
         self.override_attributes(&mut member);
         let changes = self.changes();
@@ -208,6 +188,42 @@ impl<'a> Unpacker<'a> {
             members.reader().spoil();
         }
         Ok(())
+    }
+
+    /// Does what an entry means that has `.wh.` in its path.
+    fn delete(&mut self, path: &Path, mtime: Timestamp) -> Result<()> {
+        let refused = |reason| LayerError::Refused { path: path.to_owned(), reason };
+        let whiteouts = self.options.whiteouts;
+        if whiteouts == Whiteouts::Refused {
+            return Err(refused(Refusal::Unrepresentable));
+        }
+        if path.iter().any(is_aufs) {
+            return Ok(());
+        }
+        let (name, parent) = parts(path);
+        let Some(gone) = name.as_bytes().strip_prefix(WHITEOUT) else {
+            return Err(refused(Refusal::Whiteout));
+        };
+        if parent.iter().any(|part| part.as_bytes().starts_with(WHITEOUT)) {
+            return Err(refused(Refusal::Whiteout));
+        }
+        let dir = self.parent(parent, mtime)?;
+        let gone = OsStr::from_bytes(gone);
+        let is_opaque = name.as_bytes() == OPAQUE;
+        let hidden = if is_opaque { dir.path().to_owned() } else { dir.path().join(gone) };
+        if self.linked_below.iter().any(|linked| linked.starts_with(&hidden)) {
+            return Err(refused(Refusal::LinkedAndGone));
+        }
+        let done = match whiteouts {
+            Whiteouts::All if is_opaque => dir.clear(),
+            _ if is_opaque => dir.make_opaque(),
+            _ if ["", ".", ".."].iter().any(|none| gone == *none) => {
+                return Err(refused(Refusal::Whiteout));
+            }
+            Whiteouts::All => dir.remove(gone),
+            _ => dir.whiteout(gone),
+        };
+        done.map_err(|error| unpack_error(path, error))
     }
 
     fn override_attributes(&self, member: &mut Member) {
@@ -383,6 +399,9 @@ impl<'a> Unpacker<'a> {
         let (name, parent) = parts(path);
         let from = self.parent(target_parent, member.attributes.mtime)?;
         let dir = &self.parent(parent, member.attributes.mtime)?;
+        if !from.has_own(target_name).map_err(failed)? {
+            self.linked_below.push(from.path().join(target_name));
+        }
         replacing(dir, name, || dir.hard_link(name, &from, target_name)).map_err(failed)?;
         // As Docker: the last entry of a file says what it is, whichever of its names that is.
         dir.change_file(name, &member.attributes).map_err(failed)

@@ -91,6 +91,11 @@ fn upper(dir: &Handle, below: &View) -> Result<Upper> {
 }
 
 impl Early {
+    /// Whether anything was taken for granted that layers below could make untrue.
+    pub fn assumes(&self) -> bool {
+        !self.assumed.is_empty()
+    }
+
     /// Whether it is what it would be had it been unpacked on top of `below`.
     ///
     /// # Errors

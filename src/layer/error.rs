@@ -108,6 +108,9 @@ pub enum Refusal {
     /// A whiteout that does not name one file of its directory.
     #[error("is not a valid whiteout")]
     Whiteout,
+    /// A whiteout of a file of a layer below that this layer links to.
+    #[error("deletes a file that the layer links to")]
+    LinkedAndGone,
     /// The name of a real file begins with `.wh.`, so that no layer can hold it.
     #[error("has a name that means a deletion in a layer")]
     Unrepresentable,

@@ -149,6 +149,17 @@ fn whiteouts_hide_lower_layers_only() {
     ] {
         contained(&[base.clone(), top], &[("d/keep", None), ("d/n", Some("2"))]);
     }
+    // What came up for a link is no file of the layer's own, and could not be told from one.
+    for (link, gone) in [("f", ".wh.f"), ("d/keep", ".wh.d"), ("d/keep", "d/.wh..wh..opq")] {
+        let top = tar().hard_link("h", link).file(gone, "");
+        let error = refused(&[base.clone(), top]);
+        assert!(
+            matches!(error, LayerError::Refused { reason: Refusal::LinkedAndGone, .. }),
+            "{error}"
+        );
+    }
+    let own = tar().file("f", "2").hard_link("h", "f").file(".wh.f", "");
+    contained(&[base.clone(), own], &[("f", Some("2")), ("h", Some("2"))]);
     for name in [".wh.", ".wh..", ".wh...", "d/.wh..", ".wh.d/x"] {
         let error = refused(&[base.clone(), tar().file(name, "")]);
         assert!(matches!(error, LayerError::Refused { reason: Refusal::Whiteout, .. }), "{name}");

@@ -76,6 +76,13 @@ impl UpperDir {
         &self.0.path
     }
 
+    /// Whether the topmost layer itself has something of this name.
+    pub fn has_own(&self, name: &OsStr) -> Result<bool> {
+        check_name(name)?;
+        let found = self.0.handle.metadata(name);
+        found.map(|found| found.is_some()).map_err(|error| self.failed("look up", name, error))
+    }
+
     /// What `name` is in the merged directory; `None` if there is no such thing.
     pub fn lookup(&self, name: &OsStr) -> Result<Option<Metadata>> {
         check_name(name)?;

@@ -183,12 +183,14 @@ impl Stack<'_> {
             let at = state.dirs.len();
             let dir = if record.is_away() {
                 let Some(mut unpacked) = state.unpacked[at].take() else { break };
-                let below = View::open(&state.dirs)?;
-                if !unpacked.early.holds_on(&below)? {
-                    // Once more, knowing what is below from the start.
-                    unpacked = self.source.read(record, &|blob| {
-                        self.store.unpack_layer(record, blob, Below::Known(&below))
-                    })?;
+                if unpacked.early.assumes() {
+                    let below = View::open(&state.dirs)?;
+                    if !unpacked.early.holds_on(&below)? {
+                        // Once more, knowing what is below from the start.
+                        unpacked = self.source.read(record, &|blob| {
+                            self.store.unpack_layer(record, blob, Below::Known(&below))
+                        })?;
+                    }
                 }
                 let sealed = unpacked.seal(record.clone())?;
                 let dir = self.store.layer_dir(sealed.record())?;
