@@ -9,7 +9,7 @@ use super::layout::Found;
 use super::members::{Archive, Place, is_inside};
 use super::{ImportError, layout};
 use crate::layer::Format;
-use crate::oci::{Descriptor, Digest, ImageConfig, Manifest, MediaType, Reference};
+use crate::oci::{Descriptor, Digest, ImageConfig, Manifest, MediaType, Platform, Reference};
 use crate::snapshot::Escaped;
 use crate::store::{Image, Store};
 
@@ -107,6 +107,9 @@ fn docker_images(
     archive: &mut Archive,
     docker: Vec<DockerImage>,
 ) -> Result<Vec<Found>, ImportError> {
+    if docker.is_empty() {
+        return Err(ImportError::NoImage(Platform::host().to_string()));
+    }
     let mut found = Vec::new();
     for image in docker {
         let place = member(archive, &image.config)?;
