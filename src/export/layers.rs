@@ -88,19 +88,25 @@ impl LayerBytes {
                 let blob = copy(store.open_blob(descriptor)?, out)?;
                 Ok(blob.finish()?)
             }
+            // Reading files and writing take about the same time.
             Source::Directory(chain) => {
-                let records = store.bring(*chain, &|_, _| {})?;
-                let packed = layer::write_behind(out, |out| store.write_tar(&records[0], out));
-                let packed = packed.map_err(write_failed)?.map_err(|err| match err {
-                    StoreError::Pack(source) => ExportError::Pack(source),
-                    other => other.into(),
-                })?;
-                if packed.diff_id == DiffId(self.descriptor.digest) {
-                    Ok(())
-                } else {
-                    Err(ExportError::Changed)
-                }
+                let packed = layer::write_behind(out, |out| self.pack(store, *chain, out));
+                packed.map_err(write_failed)?
             }
+        }
+    }
+
+    /// Writes the tar of a directory.
+    fn pack(&self, store: &Store, chain: ChainId, out: impl Write) -> Result<(), ExportError> {
+        let records = store.bring(chain, &|_, _| {})?;
+        let packed = store.write_tar(&records[0], out).map_err(|err| match err {
+            StoreError::Pack(source) => ExportError::Pack(source),
+            other => other.into(),
+        })?;
+        if packed.diff_id == DiffId(self.descriptor.digest) {
+            Ok(())
+        } else {
+            Err(ExportError::Changed)
         }
     }
 
@@ -125,7 +131,9 @@ impl LayerBytes {
                 }
                 blob.finish()?;
             }
-            _ => self.write(store, &mut encoder)?,
+            // The encoder has threads of its own.
+            Source::Directory(chain) => self.pack(store, *chain, &mut encoder)?,
+            Source::Blob(_) => self.write(store, &mut encoder)?,
         }
         encoder.finish().map(drop).map_err(write_failed)
     }
