@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, open_regular};
 use crate::oci::{Descriptor, Digest, HashingReader, MAX_DOCUMENT_BYTES};
 
 impl Store {
@@ -24,10 +24,10 @@ impl Store {
     /// As [`Store::fetch`].
     pub fn open_blob(&self, descriptor: &Descriptor) -> Result<Verified<File>, StoreError> {
         let path = self.blob_path(descriptor.digest);
-        let mut opened = File::open(&path);
+        let mut opened = open_regular(&path);
         if opened.as_ref().is_err_and(|err| err.kind() == io::ErrorKind::NotFound) {
             self.fetch(std::slice::from_ref(descriptor), &|_, _| {})?;
-            opened = File::open(&path);
+            opened = open_regular(&path);
         }
         let file = opened.map_err(StoreError::io("open", &path))?;
         Ok(Verified::new(file, descriptor))

@@ -1,15 +1,15 @@
 //! Verifying what is on disk, and removing what is broken.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::gc::names_in;
 use super::image::parse_named;
 use super::layers::parse_record;
-use super::{LayerRecord, Store, StoreError};
+use super::{LayerRecord, Store, StoreError, open_regular, remove};
 use crate::layer;
-use crate::oci::{ChainId, Descriptor, Digest, HashingReader};
+use crate::oci::{ChainId, Digest, HashingReader, MAX_DOCUMENT_BYTES};
 use crate::snapshot::{Handle, Upper, View};
 
 /// Something in the store that is not as it should be.
@@ -42,7 +42,7 @@ impl Store {
         self.check_layers(&mut findings)?;
         if repair == Repair::Remove {
             for finding in &findings {
-                fs::remove_file(&finding.path).map_err(StoreError::io("remove", &finding.path))?;
+                remove(&finding.path)?;
             }
         }
         // Names come last: only now it is known what they have lost.
@@ -54,7 +54,7 @@ impl Store {
         let dir = self.path().join("blobs/sha256");
         for name in names_in(&dir)? {
             let path = dir.join(&name);
-            let found = File::open(&path).and_then(hash);
+            let found = open_regular(&path).and_then(hash);
             let problem = match (found, Digest::from_hex(&name)) {
                 (Ok(found), Ok(expected)) if found == expected => continue,
                 (Ok(found), _) => format!("the blob's bytes have the digest {found}"),
@@ -69,7 +69,14 @@ impl Store {
         let dir = self.path().join("chains");
         for name in names_in(&dir)? {
             let path = dir.join(&name);
-            let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+            let bytes = match read_small(&path) {
+                Ok(bytes) => bytes,
+                Err(err) => {
+                    let problem = format!("the record cannot be read: {err}");
+                    findings.push(Finding { path, problem });
+                    continue;
+                }
+            };
             let record = match parse_record(&path, &bytes) {
                 Ok(record) if record.chain().0.hex() == name => record,
                 Ok(_) => {
@@ -89,38 +96,48 @@ impl Store {
         Ok(())
     }
 
-    /// A layer that was made here packs to its diff ID again, and so does one of whose tar the rest was
-    /// kept. Another one is compared with what its blob unpacks to.
+    /// A layer that was made here packs to its diff ID again. Another one is compared with what its tar
+    /// unpacks to: its blob, or what its files and its frame are together. That has the frame's word for
+    /// all but the bytes of files, and so tells nothing of modes, owners, and files that it does not know.
     fn check_layer(&self, record: &LayerRecord) -> Result<(), String> {
         let text = |err: &dyn std::error::Error| err.to_string();
         if let Some(blob) = record.blob.as_ref().filter(|_| record.is_away()) {
             let known = self.can_have_blob(blob.digest);
             return if known { Ok(()) } else { Err("nobody is known to have its blob".to_owned()) };
         }
-        let packed = self.write_tar(record, io::sink()).map_err(|err| text(&err))?;
+        let changed = |found| format!("the layer's files have changed: they pack to {found}");
+        let dir = self.layer_dir(record).map_err(|err| text(&err))?;
+        let packed = pack(&dir).map_err(|err| text(&err))?;
         if packed.diff_id == record.diff_id {
             return Ok(());
         }
-        let dir = self.layer_dir(record).map_err(|err| text(&err))?;
-        if self.has_tar(record) {
-            let found = packed.diff_id;
-            return Err(format!("the layer's files have changed: they pack to {found}"));
-        }
-        let content = pack(&dir).map_err(|err| text(&err))?;
-        let Some(blob) = record.blob.as_ref().filter(|blob| self.has_blob(blob.digest)) else {
+        let Some(blob) = &record.blob else { return Err(changed(packed.diff_id)) };
+        let again = if self.has_tar(record) {
+            let path = self.new_scratch("tar");
+            let tar = File::create_new(&path).map_err(|err| text(&err))?;
+            let framed = self.write_tar(record, &tar).map_err(|err| text(&err))?;
+            if framed.diff_id != record.diff_id {
+                return Err(changed(framed.diff_id));
+            }
+            let tar = File::open(&path).map_err(|err| text(&err))?;
+            let again = self.unpacked_again(record, tar);
+            fs::remove_file(&path).map_err(|err| text(&err))?;
+            again
+        } else if self.has_blob(blob.digest) {
+            self.open_blob(blob).and_then(|blob| self.unpacked_again(record, blob))
+        } else {
             return Ok(());
         };
-        let again = self.unpacked_again(record, blob).map_err(|err| text(&err))?;
-        if again == content.content {
+        if again.map_err(|err| text(&err))? == packed.content {
             return Ok(());
         }
-        Err("the layer's files are not those of its blob".to_owned())
+        Err("the layer's files are not those of its tar".to_owned())
     }
 
     fn unpacked_again(
         &self,
         record: &LayerRecord,
-        blob: &Descriptor,
+        tar: impl Read + Send,
     ) -> Result<Digest, StoreError> {
         let below = match record.parent {
             Some(parent) => self.bring(parent, &|_, _| {})?,
@@ -134,9 +151,8 @@ impl Store {
         let lowers = View::open(below)?;
         let upper = Upper::new(handle, &lowers)?;
         let failed = |source| StoreError::Layer { layer: record.diff_id.0, source };
-        let blob = self.open_blob(blob)?;
         let (_, tar) =
-            layer::open_archive(blob).map_err(StoreError::io("read a blob of", self.path()))?;
+            layer::open_archive(tar).map_err(StoreError::io("read a blob of", self.path()))?;
         layer::apply(tar, &upper, layer::Options::LAYER).map_err(failed)?;
         pack(&dir).map(|packed| packed.content).map_err(failed)
     }
@@ -145,7 +161,7 @@ impl Store {
         let dir = self.path().join("refs");
         for name in names_in(&dir)? {
             let path = dir.join(&name);
-            let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+            let bytes = read_small(&path).map_err(StoreError::io("read", &path))?;
             let problem = match parse_named(path.clone(), &bytes) {
                 Err(err) => err.to_string(),
                 Ok(named) => match self.image(&named.manifest).and_then(|i| self.check_image(&i)) {
@@ -169,6 +185,13 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Reads a record, which has a few hundred bytes.
+fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.take(MAX_DOCUMENT_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn hash(file: File) -> io::Result<Digest> {

@@ -54,7 +54,7 @@ mod unpack;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -69,6 +69,7 @@ pub use layers::{LayerRecord, SealedLayer, StagedLayer};
 use lease::Lease;
 pub use origins::Origin;
 pub use publish::StagedBlob;
+use rustix::fs::OFlags;
 pub use stack::{LayerSource, Unpack, Unpacked};
 
 use crate::snapshot::{self, Handle};
@@ -201,8 +202,14 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     snapshot::remove_tree(&parent, name).map_err(failed)
 }
 
+/// Opens what ought to be a file. A pipe in its place must not make us wait.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
+}
+
 fn open_lock(path: &Path) -> Result<File, StoreError> {
-    use std::os::unix::fs::OpenOptionsExt;
     fs::OpenOptions::new()
         .create(true)
         .truncate(false)

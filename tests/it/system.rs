@@ -148,6 +148,45 @@ fn check_finds_what_changed_in_a_loaded_layer() {
 }
 
 #[test]
+fn check_finds_what_the_rest_of_a_tar_does_not_tell() {
+    let Some(env) = with_base() else { return };
+    env.id_of(&env.dockerfile("FROM base\nRUN echo text >/file\n"), &["-t", "app"]);
+    let archive = env.mica(["save", "app"]).bytes;
+    let changes: [fn(&Path); 3] = [
+        |file| fs::write(file, "text\nand more\n").expect("written"),
+        |file| fs::set_permissions(file, PermissionsExt::from_mode(0o4777)).expect("set"),
+        |file| fs::write(file.with_file_name("another"), "").expect("written"),
+    ];
+    for change in changes {
+        let Some(mut second) = bare() else { return };
+        second.expect_damage();
+        second.mica_with_input(["load"], &archive).success();
+        second.mica(["system", "check"]).success();
+        change(&layer_file(&second, "file"));
+        let found = second.mica(["system", "check"]);
+        assert_eq!(found.code, Some(1), "{}", found.stdout);
+    }
+}
+
+#[test]
+fn check_repairs_what_is_no_file() {
+    let Some(env) = bare() else { return };
+    let context = env.dockerfile("FROM scratch\nENV A=1\n");
+    let id = env.id_of(&context, &["-t", "app"]);
+    let blob = env.store().join("v1/blobs/sha256").join(id.trim_start_matches("sha256:"));
+    for make in [
+        |path: &Path| fs::create_dir(path).expect("made"),
+        |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("made"),
+    ] {
+        fs::remove_file(&blob).expect("removed");
+        make(&blob);
+        assert_eq!(env.mica(["system", "check"]).code, Some(1));
+        env.mica(["system", "check", "--repair"]).success();
+        assert_eq!(env.id_of(&context, &["-t", "app"]), id);
+    }
+}
+
+#[test]
 fn a_damaged_cache_record_is_a_miss() {
     let Some(env) = with_base() else { return };
     let context = env.dockerfile("FROM base\nRUN echo 1 >/x\n");
