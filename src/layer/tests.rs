@@ -158,6 +158,8 @@ fn whiteouts_hide_lower_layers_only() {
             "{error}"
         );
     }
+    // Nor is there anything to link to once the root hides it, whenever what is below is looked at.
+    refused(&[base.clone(), tar().file(".wh..wh..opq", "").hard_link("h", "d/keep")]);
     let own = tar().file("f", "2").hard_link("h", "f").file(".wh.f", "");
     contained(&[base.clone(), own], &[("f", Some("2")), ("h", Some("2"))]);
     for name in [".wh.", ".wh..", ".wh...", "d/.wh..", ".wh.d/x"] {

@@ -61,7 +61,9 @@ impl Upper {
             layers.push(lower.try_clone().map_err(open_error)?);
             below.push(lower.try_clone().map_err(open_error)?);
         }
-        let lower = Dirs::stack(below, true);
+        // One that is not new may hide what is below it, as any other directory.
+        let is_opaque = dir.is_opaque().map_err(open_error)?;
+        let lower = if is_opaque { Dirs::default() } else { Dirs::stack(below, true) };
         let maker = owner(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let shared = Arc::new(Shared {
             top: dir.try_clone().map_err(open_error)?,
