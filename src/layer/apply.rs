@@ -1,5 +1,6 @@
 //! Unpacks a tar into a layer directory, trusting nothing in it.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -94,7 +95,7 @@ pub(super) struct Unpacker<'a> {
     pub(super) assumed: Vec<PathBuf>,
     /// Files of layers below that this one links to: they came up, and no whiteout can tell them from
     /// its own.
-    linked_below: Vec<PathBuf>,
+    linked_below: BTreeSet<PathBuf>,
     /// Changes of an upper that there was before.
     changes_before: u64,
     options: Options,
@@ -114,7 +115,7 @@ impl<'a> Unpacker<'a> {
             upper,
             later,
             assumed: Vec::new(),
-            linked_below: Vec::new(),
+            linked_below: BTreeSet::new(),
             changes_before: 0,
             options,
             chain: Vec::new(),
@@ -211,7 +212,9 @@ impl<'a> Unpacker<'a> {
         let gone = OsStr::from_bytes(gone);
         let is_opaque = name.as_bytes() == OPAQUE;
         let hidden = if is_opaque { dir.path().to_owned() } else { dir.path().join(gone) };
-        if self.linked_below.iter().any(|linked| linked.starts_with(&hidden)) {
+        // What is in a folder comes right behind it.
+        let next = self.linked_below.range::<PathBuf, _>(&hidden..).next();
+        if next.is_some_and(|linked| linked.starts_with(&hidden)) {
             return Err(refused(Refusal::LinkedAndGone));
         }
         let done = match whiteouts {
@@ -400,7 +403,7 @@ impl<'a> Unpacker<'a> {
         let from = self.parent(target_parent, member.attributes.mtime)?;
         let dir = &self.parent(parent, member.attributes.mtime)?;
         if !from.has_own(target_name).map_err(failed)? {
-            self.linked_below.push(from.path().join(target_name));
+            self.linked_below.insert(from.path().join(target_name));
         }
         replacing(dir, name, || dir.hard_link(name, &from, target_name)).map_err(failed)?;
         // As Docker: the last entry of a file says what it is, whichever of its names that is.
