@@ -155,8 +155,7 @@ fn nanos(time: Timestamp) -> i128 {
     i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos)
 }
 
-/// What tells a file at a path from another, and from what it was: for this process alone.
-pub fn stamp(path: &Path, metadata: &Metadata) -> Stamp {
+fn stamp(path: &Path, metadata: &Metadata) -> Stamp {
     // Of another release it may be another number: then the file is read again.
     let mut place = std::hash::DefaultHasher::new();
     path.as_os_str().as_bytes().hash(&mut place);

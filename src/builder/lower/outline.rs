@@ -55,6 +55,7 @@ pub(super) struct StageOutline {
     args: Vec<OutlineArg>,
     /// Names of global ARGs that it uses without a value of its own.
     used: BTreeSet<String>,
+    /// The same for mounts.
     mounts: Vec<(MountType, OutlineMount)>,
 }
 
@@ -105,8 +106,7 @@ impl Lowering<'_> {
             let Some(name) = name else { continue };
             let extent = site.place.trigger_of.unwrap_or_else(|| extent(site.statement));
             let found = OutlineMount { name, required: spec.required, extent };
-            let mounts = &mut self.outlines[site.place.stage].mounts;
-            mounts.push((spec.kind, found));
+            self.outlines[site.place.stage].mounts.push((spec.kind, found));
         }
     }
 

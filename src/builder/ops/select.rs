@@ -16,7 +16,7 @@ use crate::builder::BuildError;
 use crate::builder::glob::Glob;
 use crate::builder::ignore::Ignore;
 use crate::cache::KeyHasher;
-use crate::cache::content::{self, FileCache};
+use crate::cache::content::FileCache;
 use crate::oci::Digest;
 use crate::snapshot::{Entry, Kind, Listed, Metadata, SnapshotError, Timestamp, View};
 
@@ -337,23 +337,42 @@ fn patterns(texts: &[String]) -> Result<Ignore, BuildError> {
 /// The digest of what the kernel says of a selection. While it is the same, so is [`Source::digest`].
 pub(super) fn state(roots: &[Root]) -> Digest {
     let mut state = blake3::Hasher::new();
-    let mut add = |path: &Path, metadata: &Metadata| {
-        let stamp = content::stamp(path, metadata);
-        // A folder has another time when something comes into it that is not selected.
-        let stamp = if metadata.is_dir() { &stamp[7..] } else { &stamp };
-        for number in stamp.iter().copied().chain([metadata.kind as u64, metadata.mode.into()]) {
-            state.update(&number.to_le_bytes());
-        }
-    };
     for root in roots {
-        add(Path::new(&root.name), root.entry.metadata());
-        add(root.entry.path(), root.entry.metadata());
-        for folder in &root.folders {
-            add(&folder.path, &folder.metadata);
-            folder.files.iter().for_each(|file| add(Path::new(&file.name), file.metadata()));
+        let mut bytes = Vec::new();
+        note(&mut bytes, &root.name, root.entry.metadata());
+        note(&mut bytes, root.entry.path().as_os_str(), root.entry.metadata());
+        state.update(&bytes);
+        let folders: Vec<blake3::Hash> = root.folders.par_iter().map(folder_state).collect();
+        for folder in folders {
+            state.update(folder.as_bytes());
         }
     }
     Digest::from_bytes(*state.finalize().as_bytes())
+}
+
+/// All of a folder is hashed at once: every build asks for every file.
+fn folder_state(folder: &Folder) -> blake3::Hash {
+    const USUAL_BYTES: usize = 128;
+    let mut bytes = Vec::with_capacity(USUAL_BYTES * (folder.files.len() + 1));
+    note(&mut bytes, folder.path.as_os_str(), &folder.metadata);
+    folder.files.iter().for_each(|file| note(&mut bytes, &file.name, file.metadata()));
+    blake3::hash(&bytes)
+}
+
+fn note(bytes: &mut Vec<u8>, name: &OsStr, metadata: &Metadata) {
+    let mut number = |number: u64| bytes.extend_from_slice(&number.to_le_bytes());
+    number(name.len() as u64);
+    number(metadata.kind as u64);
+    number(metadata.mode.into());
+    // A folder has another time when something comes into it that is not selected.
+    if !metadata.is_dir() {
+        [metadata.dev, metadata.ino, metadata.size].into_iter().for_each(&mut number);
+        for time in [metadata.mtime, metadata.ctime] {
+            number(time.secs.cast_unsigned());
+            number(time.nanos.into());
+        }
+    }
+    bytes.extend_from_slice(name.as_bytes());
 }
 
 /// Something that was there a moment ago.
