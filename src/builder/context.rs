@@ -1,17 +1,14 @@
 //! [`BuildContext`]: the user's files, read-only and without what `.dockerignore` hides.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 
 use super::BuildError;
 use super::ignore::Ignore;
 use crate::cache::content::FileCache;
 use crate::layer::{self, LayerError};
-use crate::snapshot::{Attributes, Entry, Handle, SnapshotError, Upper, View};
+use crate::snapshot::{self, Attributes, Entry, Handle, SnapshotError, Upper, View};
 use crate::store::{StagedLayer, Store};
 
 /// The most bytes of a `.dockerignore`.
@@ -160,16 +157,10 @@ fn read_beside(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
         let (action, path) = ("read", path.to_owned());
         BuildError::Snapshot(SnapshotError::Io { action, path, source })
     };
-    // A pipe nobody writes to must not make us wait.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(failed)?,
-    };
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("it is no regular file")));
+    match snapshot::open_regular(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.and_then(read_up_to_limit).map(Some).map_err(failed),
     }
-    read_up_to_limit(file).map(Some).map_err(failed)
 }
 
 /// A file of a view, links followed inside of it.

@@ -1,11 +1,12 @@
 //! A directory held open, and what can be done to the names in it without following any link.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -32,6 +33,21 @@ const ACL: &str = "system.posix_acl_access";
 /// Errors are the kernel's: callers know the path and add it.
 #[derive(Debug)]
 pub struct Handle(OwnedFd);
+
+/// Opens the regular file at a path of the host that the user or the store has named, links followed. A
+/// pipe that nobody writes to does not make anybody wait.
+///
+/// # Errors
+/// What the kernel says; for anything else than a file, that it is none.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is no regular file"))
+    }
+}
 
 impl Handle {
     /// Opens a directory of the host by its path, which must come from the user or from us.

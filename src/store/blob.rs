@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use super::{Store, StoreError, open_regular};
+use super::{Store, StoreError};
 use crate::oci::{Descriptor, Digest, HashingReader, MAX_DOCUMENT_BYTES};
+use crate::snapshot::open_regular;
 
 impl Store {
     /// Where the blob of `digest` lies, or would.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use super::gc::names_in;
 use super::image::parse_named;
 use super::layers::parse_record;
-use super::{LayerRecord, Store, StoreError, open_regular, remove};
+use super::{LayerRecord, Store, StoreError, remove};
 use crate::layer;
 use crate::oci::{ChainId, Digest, HashingReader, MAX_DOCUMENT_BYTES};
-use crate::snapshot::{Handle, Upper, View};
+use crate::snapshot::{Handle, Upper, View, open_regular};
 
 /// Something in the store that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -69,7 +69,6 @@ pub use layers::{LayerRecord, SealedLayer, StagedLayer};
 use lease::Lease;
 pub use origins::Origin;
 pub use publish::StagedBlob;
-use rustix::fs::OFlags;
 pub use stack::{LayerSource, Unpack, Unpacked};
 
 use crate::snapshot::{self, Handle};
@@ -200,13 +199,6 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let parent = Handle::open(parent).map_err(failed)?;
     snapshot::remove_tree(&parent, name).map_err(failed)
-}
-
-/// Opens what ought to be a file. A pipe in its place must not make us wait.
-fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
 }
 
 fn open_lock(path: &Path) -> Result<File, StoreError> {

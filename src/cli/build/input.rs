@@ -1,8 +1,7 @@
 //! Where a build's files come from: the contexts and the Dockerfile.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::builder::{self, Access, BuildContext, BuildError, Fetched, Remote};
@@ -12,6 +11,7 @@ use crate::cli::args::BuildArgs;
 use crate::http::Url;
 use crate::layer;
 use crate::runtime::CancelToken;
+use crate::snapshot;
 use crate::store::Store;
 
 /// The most bytes of a Dockerfile.
@@ -282,21 +282,12 @@ pub(in crate::cli) fn read_dockerfile(input: impl Read, path: &Path) -> Result<V
     Ok(text)
 }
 
-/// Opens a file that was named; a pipe nobody writes to must not make us wait.
+/// Opens a Dockerfile that was named.
 pub(in crate::cli) fn open_regular(path: &Path) -> Result<File, CliError> {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => {
-            return Err(CliError::NoDockerfile(path.display().to_string()));
-        }
-        Err(err) => return Err(read_failed(path, err)),
-    };
-    if file.metadata().map_err(|err| read_failed(path, err))?.is_file() {
-        Ok(file)
-    } else {
-        Err(read_failed(path, io::Error::other("it is no regular file")))
-    }
+    snapshot::open_regular(path).map_err(|err| match err.kind() {
+        io::ErrorKind::NotFound => CliError::NoDockerfile(path.display().to_string()),
+        _ => read_failed(path, err),
+    })
 }
 
 /// A URL as it may be shown.
