@@ -86,6 +86,20 @@ impl Glob {
         text.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'))
     }
 
+    /// Whether `text` is a pattern by BuildKit's rules for sources: one of which all that is special is
+    /// behind a backslash is a name, backslashes and all.
+    pub fn has_wildcards(text: &[u8]) -> bool {
+        let mut bytes = text.iter();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'\\' => drop(bytes.next()),
+                b'*' | b'?' | b'[' => return true,
+                _ => {}
+            }
+        }
+        false
+    }
+
     fn tokens(pattern: &[u8], deep: bool) -> Result<Self, GlobError> {
         let units = units(pattern);
         let mut tokens = Vec::new();
@@ -285,6 +299,22 @@ mod tests {
             ("*x[", "y", None),
         ] {
             assert_eq!(matches(pattern, path), expected, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn escaped_wildcards_make_no_pattern() {
+        for (text, expected) in [
+            ("a*", true),
+            ("a?", true),
+            ("[a", true),
+            ("a\\*", false),
+            ("\\[a\\?", false),
+            ("a\\\\*", true),
+            ("a\\", false),
+            ("a", false),
+        ] {
+            assert_eq!(Glob::has_wildcards(text.as_bytes()), expected, "{text}");
         }
     }
 

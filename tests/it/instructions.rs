@@ -229,6 +229,20 @@ fn copy_of_files_folders_and_patterns() {
 }
 
 #[test]
+fn a_source_without_wildcards_is_a_name_with_its_backslashes() {
+    let Some(env) = bare() else { return };
+    let context = env.context(&[
+        ("Dockerfile", "FROM scratch AS files\nCOPY . /\nFROM scratch\nCOPY --from=files q\\\\* d\\\\*/q* /o/\n"),
+        ("q*", "star"),
+        ("q\\*", "backslash"),
+        ("d*/q1", "star"),
+        ("d\\*/q2", "backslash"),
+    ]);
+    let image = env.built_from(&context, &[]);
+    assert_eq!(image.files().into_keys().collect::<Vec<_>>(), ["o", "o/q2", "o/q\\*"]);
+}
+
+#[test]
 fn copy_with_owner_mode_and_heredoc() {
     let Some(env) = with_base() else { return };
     let context = env.context(&[

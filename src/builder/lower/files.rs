@@ -6,7 +6,6 @@ use super::state::State;
 use super::{Lowering, Site, source_paths};
 use crate::builder::BuildError;
 use crate::builder::graph::{CopyItem, CopyOp, Mode, Op, Tree};
-use crate::builder::ops::glob_escape;
 use crate::parser::{Add, Copy, Diagnostic, Source, Word};
 
 /// What COPY and ADD have in common.
@@ -174,7 +173,7 @@ impl Lowering<'_> {
             Named::Http(url) => {
                 let flags = files.remote.ok_or_else(|| refused("URL"))?;
                 let (from, name) = self.http_source(url, flags, (site, word))?;
-                (from, glob_escape(&name), files.unpack.unwrap_or(false))
+                (from, in_brackets(&name), files.unpack.unwrap_or(false))
             }
             Named::Git(url) => {
                 let flags = files.remote.ok_or_else(|| refused("git ref"))?;
@@ -213,6 +212,21 @@ pub(super) fn destination(working_dir: &str, target: &str) -> String {
         path if is_folder && path != "/" => format!("{path}/"),
         path => path,
     }
+}
+
+/// A pattern that matches `name` alone. A backslash would not do: see [`Glob::has_wildcards`].
+///
+/// [`Glob::has_wildcards`]: crate::builder::glob::Glob::has_wildcards
+fn in_brackets(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        match c {
+            '*' | '?' | '[' => out.extend(['[', c, ']']),
+            '\\' => out.push_str("[\\\\]"),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 fn parse_mode(text: &str, word: &Word) -> Result<Mode, Diagnostic> {

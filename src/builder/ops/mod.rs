@@ -100,7 +100,7 @@ impl<'a> Inputs<'a> {
             What::Path(path) => {
                 // What is not there is found out when it is mounted.
                 match source.resolve(Path::new(path))? {
-                    Some(_) => source.select(&glob_escape(path), &[])?,
+                    Some(_) => source.select_path(path, &[])?,
                     None => Vec::new(),
                 }
             }
@@ -142,18 +142,6 @@ impl<'a> Inputs<'a> {
     pub(super) fn snapshot(&self, id: VertexId) -> Snapshot {
         self.results.get(id)
     }
-}
-
-/// A path as a pattern that matches it alone.
-pub(super) fn glob_escape(path: &str) -> String {
-    let mut out = String::new();
-    for c in path.chars() {
-        if matches!(c, '*' | '?' | '[' | '\\') {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out
 }
 
 /// What an operation works with.

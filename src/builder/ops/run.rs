@@ -5,9 +5,9 @@ use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use super::Work;
 use super::copy::copy_tree;
 use super::make_dir::{open, open_upper};
-use super::{Work, glob_escape};
 use crate::builder::BuildError;
 use crate::builder::graph::{MountKind, RunMount, RunOp, Sharing, Tree};
 use crate::builder::progress::Event;
@@ -211,7 +211,7 @@ fn bind_source(
         }
         Tree::Scratch => Vec::new(),
         Tree::Context(_) => {
-            let roots = source.select(&glob_escape(path), &[])?;
+            let roots = source.select_path(path, &[])?;
             work.inputs.compare(&source, &roots);
             let layer = work.services.store.stage_layer()?;
             let upper = open_upper(&layer, &View::new(Vec::new())?)?;
@@ -251,7 +251,7 @@ fn cache_dir(
     let seed = work.inputs.source(from)?;
     let roots = match from {
         Tree::Scratch => Vec::new(),
-        Tree::Vertex(_) | Tree::Context(_) => seed.select(&glob_escape(source), &[])?,
+        Tree::Vertex(_) | Tree::Context(_) => seed.select_path(source, &[])?,
     };
     key.digest("seed", seed.digest(&roots)?);
     let key = key.finish().0;

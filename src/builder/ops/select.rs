@@ -50,28 +50,25 @@ pub(super) struct Root {
 }
 
 impl Source<'_> {
-    /// What `pattern`, an absolute path with Go's wildcards, matches. Without wildcards it has to
-    /// be there.
+    /// What `pattern`, an absolute path with Go's wildcards, matches. Without wildcards it is a path.
     pub(super) fn select(
         &self,
         pattern: &str,
         excludes: &[String],
     ) -> Result<Vec<Root>, BuildError> {
+        if !Glob::has_wildcards(pattern.as_bytes()) {
+            // BuildKit's client takes it for a pattern all the same, which does not match itself then.
+            if self.ignore.is_some() && pattern.contains('\\') {
+                return Err(self.not_found(pattern));
+            }
+            return self.select_path(pattern, excludes);
+        }
         let exclude = patterns(excludes)?;
         let filter = Filter { include: None, exclude: &exclude };
         let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
-        let literal = parts.iter().take_while(|part| !Glob::is_pattern(part.as_bytes())).count();
+        let is_literal = |part: &&&str| !Glob::has_wildcards(part.as_bytes());
+        let literal = parts.iter().take_while(is_literal).count();
         let prefix: PathBuf = parts[..literal].iter().collect();
-        if literal == parts.len() {
-            let Some(entry) = self.resolve(&prefix)? else { return Err(self.not_found(pattern)) };
-            let name = OsString::from(parts.last().copied().unwrap_or_default());
-            let root = self.root(name, entry, filter)?;
-            // A hidden folder is there only for what is shown in it.
-            if root.as_ref().is_some_and(|root| root.entry.is_dir() && root.folders.is_empty()) {
-                return Err(self.not_found(pattern));
-            }
-            return Ok(root.into_iter().collect());
-        }
         let Some(folder) = self.resolve(&prefix)? else {
             return Err(self.not_found(&format!("/{}", prefix.display())));
         };
@@ -110,6 +107,24 @@ impl Source<'_> {
             roots.extend(self.root(name, target, filter)?);
         }
         Ok(roots)
+    }
+
+    /// What is at `path`, in which no character is special. It has to be there.
+    pub(super) fn select_path(
+        &self,
+        path: &str,
+        excludes: &[String],
+    ) -> Result<Vec<Root>, BuildError> {
+        let exclude = patterns(excludes)?;
+        let filter = Filter { include: None, exclude: &exclude };
+        let Some(entry) = self.resolve(Path::new(path))? else { return Err(self.not_found(path)) };
+        let name = Path::new(path).file_name().unwrap_or_default().to_owned();
+        let root = self.root(name, entry, filter)?;
+        // A hidden folder is there only for what is shown in it.
+        if root.as_ref().is_some_and(|root| root.entry.is_dir() && root.folders.is_empty()) {
+            return Err(self.not_found(path));
+        }
+        Ok(root.into_iter().collect())
     }
 
     /// What `pattern` matches below `folder`, with the folders that lead to it: `COPY --parents`.
