@@ -402,6 +402,10 @@ impl<'a> Unpacker<'a> {
         let (name, parent) = parts(path);
         let from = self.parent(target_parent, member.attributes.mtime)?;
         let dir = &self.parent(parent, member.attributes.mtime)?;
+        // As Docker, which first removes what has the name.
+        if (from.path(), target_name) == (dir.path(), name) {
+            return Err(refused(Refusal::MissingTarget));
+        }
         if !from.has_own(target_name).map_err(failed)? {
             self.linked_below.insert(from.path().join(target_name));
         }

@@ -93,6 +93,15 @@ fn entries_replace_links_instead_of_following_them() {
 }
 
 #[test]
+fn no_name_links_to_itself() {
+    let below = tar().dir("d").file("d/f", "x").symlink("l", "d");
+    for tar in [tar().file("f", "x").hard_link("./f", "f"), below.hard_link("l/f", "d/f")] {
+        let error = refused(&[tar]);
+        assert!(matches!(error, LayerError::Refused { reason: Refusal::MissingTarget, .. }));
+    }
+}
+
+#[test]
 fn the_last_entry_of_a_file_says_what_it_is() {
     let late = |header: &mut [u8]| {
         header[157..158].copy_from_slice(b"a");
