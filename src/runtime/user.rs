@@ -19,7 +19,7 @@ pub struct User {
     pub gid: u32,
     /// Supplementary groups, without the primary one.
     pub groups: Vec<u32>,
-    /// The home directory: `/` where the passwd file names none.
+    /// The home directory: that of the first line with the user's number, `/` where there is none.
     pub home: String,
 }
 
@@ -58,13 +58,14 @@ pub fn lookup(spec: &str, passwd: &[u8], group: &[u8]) -> Result<User, UserError
     let number = numeric(user)?;
     let entry = passwd_lines(passwd)
         .find(|entry| number.map_or(entry.name == user, |number| number == entry.uid));
-    let mut found = match (&entry, number) {
-        (Some(entry), _) => {
-            User { uid: entry.uid, gid: entry.gid, groups: Vec::new(), home: entry.home.to_owned() }
-        }
-        (None, Some(uid)) => User { uid, gid: 0, groups: Vec::new(), home: "/".to_owned() },
+    let (uid, gid) = match (&entry, number) {
+        (Some(entry), _) => (entry.uid, entry.gid),
+        (None, Some(uid)) => (uid, 0),
         (None, None) => return Err(UserError::UnknownUser { name: user.to_owned() }),
     };
+    // As runc, which knows the number alone, and takes what the line says even if that is nothing.
+    let home = passwd_lines(passwd).find(|entry| entry.uid == uid).map_or("/", |entry| entry.home);
+    let mut found = User { uid, gid, groups: Vec::new(), home: home.to_owned() };
     if !explicit_group.is_empty() {
         found.gid = group_id(explicit_group, group)?;
     } else if let Some(entry) = entry {
@@ -87,7 +88,7 @@ fn passwd_lines(file: &[u8]) -> impl Iterator<Item = Entry<'_>> {
         let name = fields.next()?;
         let uid = id(fields.nth(1));
         let gid = id(fields.next());
-        let home = fields.nth(1).filter(|home| !home.is_empty()).unwrap_or("/");
+        let home = fields.nth(1).unwrap_or_default();
         Some(Entry { name, uid, gid, home })
     })
 }
@@ -136,12 +137,10 @@ fn lines(file: &[u8]) -> impl Iterator<Item = &str> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// Digits alone are a number, even where a user has that name.
+/// What Go reads as a number is one, even where a user has that name.
 fn numeric(text: &str) -> Result<Option<u32>, UserError> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok(None);
-    }
-    match text.parse::<u32>() {
+    let Ok(number) = text.parse::<i64>() else { return Ok(None) };
+    match u32::try_from(number) {
         Ok(number) if number <= ID_LIMIT => Ok(Some(number)),
         _ => Err(UserError::OutOfRange { number: text.to_owned() }),
     }
@@ -152,7 +151,8 @@ mod tests {
     use super::*;
 
     const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nbroken\n# note\n\
-        app:x:1000:1001:App,,,:/home/app:/bin/sh\nnohome:x:7:8:::\n4242:x:9:9::/four:/bin/sh\n";
+        app:x:1000:1001:App,,,:/home/app:/bin/sh\nnohome:x:7:8:::\n4242:x:9:9::/four:/bin/sh\n\
+        twin:x:1000:5::/twin:/bin/sh\n";
     const GROUP: &[u8] = b"root:x:0:root\nbin:x:1:root,app\napp:x:1001:app\nwheel:x:10:app,root\n";
 
     #[track_caller]
@@ -173,10 +173,12 @@ mod tests {
         check("app:", 1000, 1001, &[1, 10], "/home/app");
         check("77", 77, 0, &[], "/");
         check("77:88", 77, 88, &[], "/");
-        check("nohome", 7, 8, &[], "/");
+        check("+77", 77, 0, &[], "/");
+        check("nohome", 7, 8, &[], "");
+        check("twin", 1000, 5, &[], "/home/app");
         check("4242", 4242, 0, &[], "/");
         check(":wheel", 0, 10, &[], "/root");
-        check("broken", 0, 0, &[], "/");
+        check("broken", 0, 0, &[], "/root");
     }
 
     #[test]
@@ -187,11 +189,10 @@ mod tests {
             lookup("app:ghost", PASSWD, GROUP),
             Err(UserError::UnknownGroup { name: name() })
         );
-        for number in ["4294967295", "2147483648", "99999999999999"] {
+        for number in ["4294967295", "2147483648", "99999999999999", "-1"] {
             let expected = UserError::OutOfRange { number: number.to_owned() };
             assert_eq!(lookup(number, PASSWD, GROUP), Err(expected));
         }
-        assert!(lookup("-1", PASSWD, GROUP).is_err());
     }
 
     #[test]
