@@ -38,6 +38,14 @@ pub enum UserError {
         /// The name as given.
         name: String,
     },
+    /// The file that a look-up needs is not there.
+    #[error("unable to find user {user}: there is no {path}")]
+    NoFile {
+        /// Who is looked up.
+        user: String,
+        /// The file.
+        path: String,
+    },
     /// A number that no process can run as.
     #[error("uids and gids must be in range 0-{ID_LIMIT}, not {number}")]
     OutOfRange {
@@ -56,8 +64,7 @@ pub fn lookup(spec: &str, passwd: &[u8], group: &[u8]) -> Result<User, UserError
     let (user, explicit_group) = spec.split_once(':').unwrap_or((spec, ""));
     let user = if user.is_empty() { "0" } else { user };
     let number = numeric(user)?;
-    let entry = passwd_lines(passwd)
-        .find(|entry| number.map_or(entry.name == user, |number| number == entry.uid));
+    let entry = find(user, number, passwd);
     let (uid, gid) = match (&entry, number) {
         (Some(entry), _) => (entry.uid, entry.gid),
         (None, Some(uid)) => (uid, 0),
@@ -75,11 +82,21 @@ pub fn lookup(spec: &str, passwd: &[u8], group: &[u8]) -> Result<User, UserError
     Ok(found)
 }
 
+/// Whether a passwd file has a line for `user`, a name or a number.
+pub fn is_listed(user: &str, passwd: &[u8]) -> bool {
+    numeric(user).is_ok_and(|number| find(user, number, passwd).is_some())
+}
+
 struct Entry<'a> {
     name: &'a str,
     uid: u32,
     gid: u32,
     home: &'a str,
+}
+
+fn find<'a>(user: &str, number: Option<u32>, passwd: &'a [u8]) -> Option<Entry<'a>> {
+    passwd_lines(passwd)
+        .find(|entry| number.map_or(entry.name == user, |number| number == entry.uid))
 }
 
 fn passwd_lines(file: &[u8]) -> impl Iterator<Item = Entry<'_>> {

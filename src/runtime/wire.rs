@@ -217,6 +217,7 @@ wire! { enum
         0 UnknownUser { name name }
         1 UnknownGroup { name name }
         2 OutOfRange { number number }
+        3 NoFile { user user, path path }
     }
     SetupError {
         0 Kernel { step step, path path, errno errno }

@@ -168,6 +168,20 @@ fn unknown_user() {
 }
 
 #[test]
+fn user_without_a_file_to_find_them_in() {
+    let dockerfile =
+        "FROM base AS tools\nFROM scratch\nCOPY --from=tools /bin /bin\nUSER 5\nRUN id\n";
+    let Some(said) = refused(dockerfile, 1) else { return };
+    insta::assert_snapshot!(said, @r"
+    error: cannot run `[stage-1 3/3] RUN id`: unable to find user 5: there is no /etc/passwd
+     --> Dockerfile:5:1
+      |
+    5 | RUN id
+      | ^^^^^^
+    ");
+}
+
+#[test]
 fn secret_that_was_not_given() {
     let Some(said) =
         refused("FROM base\nRUN --mount=type=secret,id=key,required cat /run/secrets/key\n", 1)

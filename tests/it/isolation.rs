@@ -71,6 +71,7 @@ RUN <<END
     chmod 1777 /tmp
     echo root:x:0:0::/:/bin/sh >/etc/passwd
     echo bob:x:1234:1235::/home/bob:/bin/sh >>/etc/passwd
+    echo root:x:0: >/etc/group
     chown 1234:1235 /home/bob
     mkdir /shared
     chown 0:55 /shared

@@ -17,7 +17,7 @@ pub(crate) fn same_base(from: &TestEnv, to: &TestEnv) {
 fn context(env: &TestEnv) -> PathBuf {
     env.context(&[
         ("Dockerfile", "FROM base AS build\nRUN mkdir /out && echo 1 >/out/one && ln /out/one /out/two\n\
-            FROM base\nWORKDIR /srv\nCOPY --from=build /out out\nCOPY --chown=app . .\nRUN chown -R app:extra out && chmod 4711 out/one && rm /etc/group && mkfifo /p\nUSER app\nRUN echo mine >/tmp/mine\nLABEL a=b\n"),
+            FROM base\nWORKDIR /srv\nCOPY --from=build /out out\nCOPY --chown=app . .\nRUN chown -R app:extra out && chmod 4711 out/one && rm -r /home/app && mkfifo /p\nUSER app\nRUN echo mine >/tmp/mine\nLABEL a=b\n"),
         ("src/main", "code"),
         ("src/empty/", ""),
     ])

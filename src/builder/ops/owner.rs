@@ -13,7 +13,11 @@ use super::Work;
 use crate::builder::BuildError;
 use crate::builder::context::read_small;
 use crate::builder::progress::Event;
-use crate::runtime::user;
+use crate::runtime::user::{self, UserError};
+use crate::runtime::{SandboxError, SetupError};
+
+const PASSWD: &str = "etc/passwd";
+const GROUP: &str = "etc/group";
 
 impl Work<'_> {
     /// The numbers of `user[:group]`; `None` for none.
@@ -37,8 +41,30 @@ impl Work<'_> {
         Ok(Some((uid, gid)))
     }
 
+    /// Who a step runs as, for the sandbox. As BuildKit: two numbers are not looked up; for all others
+    /// there has to be a passwd file, and a group file for who is in it or names a group.
+    pub(super) fn step_user(&self, spec: &str) -> Result<String, BuildError> {
+        if let Some((uid, gid)) = numbers(spec) {
+            return Ok(format!("{uid}:{gid}"));
+        }
+        let missing = |path: &str| BuildError::Sandbox {
+            step: self.vertex.name.clone(),
+            source: SandboxError::Setup(SetupError::User {
+                source: UserError::NoFile { user: spec.to_owned(), path: format!("/{path}") },
+            }),
+        };
+        if !spec.is_empty() {
+            let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
+            let passwd = self.read_root(PASSWD, spec)?.ok_or_else(|| missing(PASSWD))?;
+            if !group.is_empty() || user::is_listed(user, &passwd) {
+                self.read_root(GROUP, spec)?.ok_or_else(|| missing(GROUP))?;
+            }
+        }
+        Ok(spec.to_owned())
+    }
+
     fn named_user(&self, name: &str) -> Result<(u32, u32), BuildError> {
-        let passwd = self.read_root("etc/passwd", name)?;
+        let passwd = self.read_root(PASSWD, name)?.unwrap_or_default();
         if let Ok(found) = user::lookup(name, &passwd, &[]) {
             return Ok((found.uid, found.gid));
         }
@@ -47,7 +73,7 @@ impl Work<'_> {
     }
 
     fn named_group(&self, name: &str) -> Result<Option<u32>, BuildError> {
-        let groups = self.read_root("etc/group", name)?;
+        let groups = self.read_root(GROUP, name)?.unwrap_or_default();
         let found = user::group_id(name, &groups).ok();
         if found.is_none() {
             self.warn(&format!("no group `{name}` in /etc/group: its files get the user's group"));
@@ -55,16 +81,16 @@ impl Work<'_> {
         Ok(found)
     }
 
-    /// A file of the root file system; empty where there is none.
-    fn read_root(&self, path: &str, name: &str) -> Result<Vec<u8>, BuildError> {
+    /// A file of the root file system, where there is one.
+    fn read_root(&self, path: &str, name: &str) -> Result<Option<Vec<u8>>, BuildError> {
         if self.vertex.root.is_none() {
             let message = format!("`{name}` cannot be looked up: the stage has no files yet");
             return Err(BuildError::Copy(message));
         }
         let view = self.view()?;
         match view.resolve(Path::new(path))?.entry {
-            Some(entry) if entry.metadata().is_file() => read_small(&view, &entry),
-            _ => Ok(Vec::new()),
+            Some(entry) if entry.metadata().is_file() => read_small(&view, &entry).map(Some),
+            _ => Ok(None),
         }
     }
 
@@ -79,6 +105,13 @@ fn number(text: &str) -> Option<u32> {
         "" | "root" => Some(0),
         digits => digits.parse::<i32>().ok()?.try_into().ok(),
     }
+}
+
+/// The numbers of `user:group`, where both are.
+fn numbers(spec: &str) -> Option<(u32, u32)> {
+    let number = |text: &str| if text == "root" { Some(0) } else { text.parse().ok() };
+    let (user, group) = spec.split_once(':')?;
+    Some((number(user)?, number(group)?))
 }
 
 #[cfg(test)]
@@ -99,6 +132,20 @@ mod tests {
             ("app", None),
         ] {
             assert_eq!(number(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_looked_up() {
+        for (text, expected) in [
+            ("5:6", Some((5, 6))),
+            ("root:7", Some((0, 7))),
+            ("5", None),
+            ("5:", None),
+            (":6", None),
+            ("app:6", None),
+        ] {
+            assert_eq!(numbers(text), expected, "{text}");
         }
     }
 }

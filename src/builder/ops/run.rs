@@ -114,7 +114,7 @@ fn spec(
         argv: op.argv.iter().map(OsString::from).collect(),
         env: environment(op.env.iter().chain(&op.hidden_env).map(pair).chain(held.env.drain(..))),
         cwd: PathBuf::from(&op.cwd),
-        user: op.user.clone(),
+        user: work.step_user(&op.user)?,
         network: if op.network { Network::Host } else { Network::None },
         hosts: op.hosts.clone(),
         hostname: op.hostname.clone(),
