@@ -244,14 +244,10 @@ fn port_range(text: &str) -> Option<Vec<String>> {
     Some((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
-/// `first[-last]`.
+/// `first[-last]`; as with Docker, a number may have a plus.
 fn numbers(text: &str) -> Option<(u16, u16)> {
-    let number = |text: &str| {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| text.parse::<u16>().ok()).flatten()
-    };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (number(first)?, number(last)?);
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last).then_some((first, last))
 }
 
@@ -287,17 +283,13 @@ fn stop_signal(state: &mut State, word: &Word, escape: char) -> Result<(), Diagn
 
 fn is_signal(text: &str) -> bool {
     // As Docker: a number is taken for a signal of whatever system the image runs on.
-    if let Ok(number) = text.parse::<i32>() {
+    if let Ok(number) = text.parse::<i64>() {
         return number != 0;
     }
     let name = text.to_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
     let real_time = |rest: &str, sign: char, limit: u32| {
-        rest.is_empty()
-            || rest
-                .strip_prefix(sign)
-                .and_then(|n| n.parse::<u32>().ok())
-                .is_some_and(|n| (1..=limit).contains(&n))
+        rest.is_empty() || (1..=limit).any(|number| rest == format!("{sign}{number}"))
     };
     if let Some(rest) = name.strip_prefix("RTMIN") {
         return real_time(rest, '+', 15);
@@ -379,21 +371,29 @@ mod tests {
         check("127.0.0.1:80:8080", Some(&["8080/tcp"]));
         check("[::1]:80:8080", Some(&["8080/tcp"]));
         check("90-99:80", Some(&["80/tcp"]));
-        for text in
-            ["", "a", "99999", "3-1", "80/icmp", "-1", "+1", "80-82:90-91", "x:80", "1.2:1:2"]
-        {
+        check("+80-+81", Some(&["80/tcp", "81/tcp"]));
+        for text in ["", "a", "99999", "3-1", "80/icmp", "-1", "80-82:90-91", "x:80", "1.2:1:2"] {
             check(text, None);
         }
     }
 
     #[test]
     fn signals() {
-        for text in
-            ["SIGTERM", "term", "9", "65", "-1", "RTMIN", "SIGRTMIN+3", "SIGRTMAX-2", "SIGCLD"]
-        {
+        for text in [
+            "SIGTERM",
+            "term",
+            "9",
+            "65",
+            "-1",
+            "4294967296",
+            "RTMIN",
+            "SIGRTMIN+3",
+            "SIGRTMAX-2",
+            "SIGCLD",
+        ] {
             assert!(is_signal(text), "{text}");
         }
-        for text in ["", "0", "SIGNOPE", "RTMIN+16", "SIG"] {
+        for text in ["", "0", "9223372036854775808", "SIGNOPE", "RTMIN+16", "RTMIN+03", "SIG"] {
             assert!(!is_signal(text), "{text}");
         }
     }
