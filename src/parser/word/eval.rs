@@ -15,7 +15,8 @@ const MAX_PATTERN_STEPS: usize = 1 << 28;
 pub struct Expansion {
     /// The word as one piece.
     pub text: String,
-    /// The words that the text falls into at its unquoted blanks.
+    /// The words that the text falls into at its unquoted blanks. What stands in a word before
+    /// `${name…}` with an operator is lost, as with BuildKit: `1${none:-2}` is the word `2`.
     pub words: Vec<String>,
     /// The names that were asked for and are unset, once each, in order; those with a default
     /// (`${name:-…}` and its kin) are left out.
@@ -110,6 +111,10 @@ impl<'w, 'v, 'f> Evaluator<'w, 'v, 'f> {
     ) -> Result<(), ExpandError> {
         for piece in pieces {
             let before = output.text.len();
+            if piece.has_operator() {
+                // As BuildKit, which collects the words inside in the same buffer.
+                output.word.clear();
+            }
             match piece {
                 Piece::Plain(text) => output.plain(text),
                 Piece::Solid(text) => output.solid(text),

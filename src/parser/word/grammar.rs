@@ -57,6 +57,15 @@ impl Piece<'_> {
     pub(super) fn is_quoted(&self) -> bool {
         matches!(self, Self::Single(_) | Self::Double(_))
     }
+
+    /// Whether the piece is `${name…}` with an operator, or has one in its double quotes.
+    pub(super) fn has_operator(&self) -> bool {
+        match self {
+            Self::Variable(variable) => !matches!(variable.operator, Operator::Value),
+            Self::Double(inner) => inner.iter().any(Self::has_operator),
+            _ => false,
+        }
+    }
 }
 
 /// What is special in a word.
