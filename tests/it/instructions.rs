@@ -85,6 +85,9 @@ fn run_makes_its_working_folder_where_it_is_gone() {
     let image = env.built("FROM base\nWORKDIR /a/b\nRUN cd / && rm -r /a\nUSER app\nRUN pwd\n");
     let folder = image.file("a/b");
     assert_eq!((folder.kind, folder.mode, folder.owner), (EntryType::Directory, 0o755, (0, 0)));
+    let image = env.built("FROM base\nWORKDIR /a/b/../../c\nRUN pwd >/pwd\n");
+    assert_eq!(image.text("pwd"), "/c\n");
+    assert_eq!(image.file("a/b").kind, EntryType::Directory);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! RUN: from the instruction to a [`RunOp`].
 
-use super::config::{absolute, in_shell};
+use super::config::in_shell;
 use super::scope;
 use super::state::State;
 use super::{Lowering, Site};
@@ -43,7 +43,8 @@ impl Lowering<'_> {
             argv,
             env,
             hidden_env: scope::proxies(&self.options.build_args),
-            cwd: absolute("/", state.working_dir()),
+            // As it is written: a folder that `..` leads back out of is made where it is missing.
+            cwd: state.working_dir().to_owned(),
             user: state.config.config.user.clone(),
             network,
             insecure,
