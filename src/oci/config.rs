@@ -167,6 +167,13 @@ impl ImageConfig {
         serde_json::to_vec(self).expect("a config of plain strings serializes")
     }
 
+    /// Says that the image runs on `platform`.
+    pub fn set_platform(&mut self, platform: &Platform) {
+        self.architecture.clone_from(&platform.architecture);
+        self.os.clone_from(&platform.os);
+        self.variant.clone_from(&platform.variant);
+    }
+
     /// The platform that the image runs on.
     pub fn platform(&self) -> Platform {
         Platform {

@@ -157,26 +157,27 @@ impl Platform {
                 Self { os: one.clone(), ..host }
             }
             [one] => {
-                let architecture = normal_architecture(one);
-                if !ARCHITECTURES.contains(&architecture.as_str()) {
+                let found = Self::normal(&host.os, one, "");
+                if !ARCHITECTURES.contains(&found.architecture.as_str()) {
                     return None;
                 }
-                Self { architecture, ..host }
+                found
             }
-            [os, arch] => {
-                Self { os: os.clone(), architecture: normal_architecture(arch), ..Self::host() }
-            }
-            [os, arch, variant, ..] => Self {
-                os: os.clone(),
-                architecture: normal_architecture(arch),
-                variant: if arch == "arm64" && variant == "v8" {
-                    String::new()
-                } else {
-                    variant.clone()
-                },
-            },
+            [os, arch] => Self::normal(os, arch, ""),
+            [os, arch, variant, ..] => Self::normal(os, arch, variant),
             [] => return None,
         })
+    }
+
+    /// A platform by the names that Docker has for it: the usual variant goes, but for `arm`.
+    fn normal(os: &str, architecture: &str, variant: &str) -> Self {
+        let architecture = normal_architecture(architecture);
+        let variant = match (architecture.as_str(), variant) {
+            ("arm", "") => "v7",
+            ("arm64", "v8") => "",
+            (_, variant) => variant,
+        };
+        Self { os: os.to_owned(), variant: variant.to_owned(), architecture }
     }
 }
 
@@ -227,7 +228,9 @@ mod tests {
         check("linux/amd64", Some("linux/amd64"));
         check("Linux/X86_64", Some("linux/amd64"));
         check("linux/arm64/v8", Some("linux/arm64"));
-        check("linux/arm/v7", Some("linux/arm/v7"));
+        check("linux/arm/v6", Some("linux/arm/v6"));
+        check("linux/arm", Some("linux/arm/v7"));
+        check("arm", Some("linux/arm/v7"));
         check("arm64", Some("linux/arm64"));
         check("mars", None);
         check("", None);

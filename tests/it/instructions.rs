@@ -91,6 +91,18 @@ fn run_makes_its_working_folder_where_it_is_gone() {
 }
 
 #[test]
+fn an_image_is_for_the_platform_that_is_asked_for() {
+    let Some(env) = bare() else { return };
+    let base = env.dockerfile("FROM --platform=linux/mips64 scratch\nLABEL a=b\n");
+    let first = env.saved(&env.id_of(&base, &["-t", "first"]));
+    assert_eq!(first.config["architecture"], mica::oci::Platform::host().architecture);
+    let context = env.dockerfile("FROM --platform=$BUILDPLATFORM first\nENV A=1\n");
+    let image = env.built_from(&context, &["--platform", "linux/arm"]);
+    let (architecture, variant) = (&image.config["architecture"], &image.config["variant"]);
+    assert_eq!((architecture, variant), (&json!("arm"), &json!("v7")));
+}
+
+#[test]
 fn shell_is_what_run_and_cmd_use() {
     let Some(env) = with_base() else { return };
     let image = env.built(

@@ -33,7 +33,8 @@ impl Lowering<'_> {
             self.require(other)?;
             self.state_of_stage(other, span)?.inherit()
         } else if base == "scratch" {
-            State::scratch(&platform)
+            // As BuildKit: `--platform` of FROM means nothing here.
+            State::scratch(&self.options.platform)
         } else if let Some(context) = self.options.named_contexts.get(&base) {
             self.state_of_context(&base, context, index, span)?
         } else {

@@ -186,6 +186,10 @@ pub(super) fn lower(inputs: &Inputs<'_>, checks: &mut Checks) -> Result<Lowered,
     for (name, value) in &options.labels {
         state.config.config.labels.insert(name.clone(), value.clone());
     }
+    // As BuildKit: an image is for the platform that was asked for, whatever its base is for.
+    if options.platform != Platform::host() {
+        state.config.set_platform(&options.platform);
+    }
     Ok(Lowered {
         graph: lowering.graph,
         target: state.root,
