@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::CacheKey;
 use crate::oci::{ChainId, Digest};
+use crate::snapshot::read_regular;
 
 /// A step that was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl StepCache {
 
     /// The step that was done for `key`. Whatever cannot be read is a miss.
     pub fn get(&self, key: CacheKey) -> Option<Step> {
-        parse(&fs::read_to_string(self.path(key)).ok()?, key)
+        read(&self.path(key), key)
     }
 
     /// Remembers a step by all its keys, in place of what was remembered before. `scratch` is a path on
@@ -57,13 +58,14 @@ impl StepCache {
             let path = self.path(*key);
             let write = || {
                 fs::write(scratch, &line)?;
-                match fs::rename(scratch, &path) {
-                    Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                        fs::create_dir_all(&self.dir)?;
-                        fs::rename(scratch, &path)
-                    }
-                    renamed => renamed,
+                let renamed = fs::rename(scratch, &path);
+                match renamed.as_ref().map_err(io::Error::kind) {
+                    Err(io::ErrorKind::NotFound) => fs::create_dir_all(&self.dir)?,
+                    // Whatever it is, it is no record.
+                    Err(io::ErrorKind::IsADirectory) => fs::remove_dir_all(&path)?,
+                    _ => return renamed,
                 }
+                fs::rename(scratch, &path)
             };
             write().map_err(|source| CacheError { path: path.clone(), source })
         })
@@ -71,10 +73,7 @@ impl StepCache {
 
     /// All snapshots that records lead to.
     pub fn chains(&self) -> Vec<ChainId> {
-        self.records()
-            .filter_map(|(path, key)| parse(&fs::read_to_string(path).ok()?, key))
-            .map(|step| step.chain)
-            .collect()
+        self.records().filter_map(|(path, key)| read(&path, key)).map(|step| step.chain).collect()
     }
 
     /// Forgets everything.
@@ -83,22 +82,21 @@ impl StepCache {
     /// [`CacheError`].
     pub fn clear(&self) -> Result<(), CacheError> {
         for (path, _) in self.records() {
-            fs::remove_file(&path).map_err(|source| CacheError { path, source })?;
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|source| CacheError { path, source })?;
         }
         Ok(())
     }
 
-    /// Removes the records that are damaged, and says which.
+    /// The records that are damaged.
     pub fn damaged(&self) -> Vec<PathBuf> {
-        let is_damaged = |path: &Path, key| {
-            fs::read_to_string(path).is_ok_and(|text| parse(&text, key).is_none())
-        };
-        self.records().filter(|(path, key)| is_damaged(path, *key)).map(|(path, _)| path).collect()
+        let damaged = self.records().filter(|(path, key)| read(path, *key).is_none());
+        damaged.map(|(path, _)| path).collect()
     }
 
     fn records(&self) -> impl Iterator<Item = (PathBuf, CacheKey)> {
-        walkdir::WalkDir::new(&self.dir).into_iter().flatten().filter_map(|entry| {
-            let path = entry.into_path();
+        fs::read_dir(&self.dir).into_iter().flatten().flatten().filter_map(|entry| {
+            let path = entry.path();
             let key = CacheKey(Digest::from_hex(path.file_name()?.to_str()?).ok()?);
             Some((path, key))
         })
@@ -107,6 +105,10 @@ impl StepCache {
     fn path(&self, key: CacheKey) -> PathBuf {
         self.dir.join(key.0.hex())
     }
+}
+
+fn read(path: &Path, key: CacheKey) -> Option<Step> {
+    parse(std::str::from_utf8(&read_regular(path).ok()?).ok()?, key)
 }
 
 fn line(step: &Step) -> String {
@@ -130,6 +132,8 @@ fn checksum(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
 
     #[test]
@@ -160,5 +164,27 @@ mod tests {
         fs::write(&path, &good[..10]).expect("written");
         assert_eq!(cache.get(key), None);
         assert_eq!(cache.damaged(), [path]);
+    }
+
+    #[test]
+    fn what_is_in_the_place_of_a_record_is_a_miss() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let cache = StepCache::new(dir.path());
+        let key = CacheKey(Digest::of(b"key"));
+        let step = Step { chain: ChainId(Digest::of(b"chain")), keys: vec![key] };
+        let path = cache.path(key);
+        fs::create_dir_all(path.join("folder")).expect("a folder");
+        assert_eq!((cache.get(key), cache.damaged()), (None, vec![path.clone()]));
+        cache.put(&step, &dir.path().join("new")).expect("written");
+        assert_eq!(cache.get(key), Some(step.clone()));
+        fs::remove_file(&path).expect("removed");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
+        assert_eq!((cache.get(key), cache.damaged()), (None, vec![path.clone()]));
+        cache.put(&step, &dir.path().join("new")).expect("written");
+        assert_eq!(cache.get(key), Some(step));
+        fs::remove_file(&path).expect("removed");
+        fs::create_dir_all(path.join("folder")).expect("a folder");
+        cache.clear().expect("cleared");
+        assert!(!path.exists());
     }
 }

@@ -1,8 +1,9 @@
 //! Files of equally long records: a magic line, the records in their order, and a checksum of all that.
 //! They are written without being flushed, and a power loss may leave anything of them.
 
-use std::fs;
 use std::path::Path;
+
+use crate::snapshot::read_regular;
 
 /// The bytes of such a file.
 pub(super) fn encode<const N: usize>(
@@ -23,7 +24,7 @@ pub(super) fn read<const N: usize, T: Ord>(
     magic: &[u8],
     each: impl Fn(&[u8; N]) -> T,
 ) -> Option<Vec<T>> {
-    decode(&fs::read(path).ok()?, magic, each)
+    decode(&read_regular(path).ok()?, magic, each)
 }
 
 fn decode<const N: usize, T: Ord>(

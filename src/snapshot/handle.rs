@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -47,6 +47,16 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     } else {
         Err(io::Error::other("it is no regular file"))
     }
+}
+
+/// The bytes of a file, which is opened as by [`open_regular`].
+///
+/// # Errors
+/// What the kernel says; for anything else than a file, that it is none.
+pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 impl Handle {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::gc::names_in;
 use super::{Store, StoreError, remove};
 use crate::oci::{Descriptor, DiffId, Digest};
+use crate::snapshot::read_regular;
 
 /// One file of `compressed/`.
 #[derive(Serialize, Deserialize)]
@@ -22,7 +23,7 @@ impl Store {
     /// The blob that a layer became when it was compressed by the method of this name, if that was
     /// noted. Nobody says that the blob is anywhere.
     pub fn compressed(&self, layer: DiffId, method: &str) -> Option<Descriptor> {
-        let bytes = fs::read(self.compressed_path(layer, method)).ok()?;
+        let bytes = read_regular(&self.compressed_path(layer, method)).ok()?;
         let record: Record = serde_json::from_slice(&bytes).ok()?;
         (checksum(&record.descriptor) == record.checksum).then_some(record.descriptor)
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::layers::parse_record;
 use super::{LayerRecord, Store, StoreError, lease, remove};
 use crate::oci::{ChainId, Digest};
+use crate::snapshot::read_regular;
 
 /// What a garbage collection did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -162,7 +163,7 @@ fn chain_records(base: &Path) -> Result<Vec<(ChainId, LayerRecord)>, StoreError>
     let mut records = Vec::new();
     for name in names_in(&dir)? {
         let path = dir.join(&name);
-        let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+        let bytes = read_regular(&path).map_err(StoreError::io("read", &path))?;
         if let (Ok(digest), Ok(record)) = (Digest::from_hex(&name), parse_record(&path, &bytes)) {
             records.push((ChainId(digest), record));
         }

@@ -10,6 +10,7 @@ use super::{Store, StoreError};
 use crate::oci::{
     ChainId, Descriptor, Digest, ImageConfig, Manifest, MediaType, Reference, validate,
 };
+use crate::snapshot::read_regular;
 
 /// An image of the store, all its documents read and verified.
 #[derive(Debug, Clone)]
@@ -99,7 +100,7 @@ impl Store {
     /// As [`Store::names`].
     pub fn resolve(&self, reference: &Reference) -> Result<Option<Named>, StoreError> {
         let path = self.ref_path(&reference.to_string());
-        match fs::read(&path) {
+        match read_regular(&path) {
             Ok(bytes) => return parse_named(path, &bytes).map(Some),
             Err(err) if err.kind() == io::ErrorKind::NotFound => {}
             Err(err) => return Err(StoreError::io("read", &path)(err)),
@@ -122,7 +123,7 @@ impl Store {
         let mut names = Vec::new();
         for entry in fs::read_dir(&dir).map_err(StoreError::io("read", &dir))? {
             let path = entry.map_err(StoreError::io("read", &dir))?.path();
-            match fs::read(&path) {
+            match read_regular(&path) {
                 Ok(bytes) => names.push(parse_named(path, &bytes)?),
                 // Removed since the folder was read.
                 Err(err) if err.kind() == io::ErrorKind::NotFound => {}
@@ -172,7 +173,7 @@ impl Store {
         let path = self.ref_path(&name);
         let named = Named { name, manifest: image.manifest.descriptor(), id: image.id(), index };
         let bytes = serde_json::to_vec(&named).expect("a name of plain strings serializes");
-        if fs::read(&path).is_ok_and(|old| old == bytes) {
+        if read_regular(&path).is_ok_and(|old| old == bytes) {
             return Ok(());
         }
         self.replace(&path, &bytes)

@@ -13,6 +13,7 @@ use super::publish::{give_name, sync_dir};
 use super::{StagedBlob, Store, StoreError, remove};
 use crate::layer::Packed;
 use crate::oci::{ChainId, Descriptor, DiffId, Digest};
+use crate::snapshot::read_regular;
 
 /// What of a layer's tar is not in its files.
 pub(super) const FRAME: &str = "frame";
@@ -237,7 +238,7 @@ impl Store {
     /// [`StoreError::Io`], [`StoreError::Damaged`].
     pub fn layer(&self, chain: ChainId) -> Result<Option<LayerRecord>, StoreError> {
         let path = self.chain_path(chain);
-        let bytes = match fs::read(&path) {
+        let bytes = match read_regular(&path) {
             Ok(bytes) => bytes,
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(err) => return Err(StoreError::io("read", &path)(err)),

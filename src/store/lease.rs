@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{StoreError, open_lock, remove};
+use crate::snapshot::open_regular;
 
 /// A folder of this process below `tmp/`. Dropping it removes the folder; a process that dies
 /// without that leaves its lock free, by which others see that the folder is garbage.
@@ -58,7 +59,7 @@ pub(super) fn dead(base: &Path) -> Result<Vec<String>, StoreError> {
     for entry in fs::read_dir(&locks).map_err(StoreError::io("read", &locks))? {
         let name = entry.map_err(StoreError::io("read", &locks))?.file_name();
         let Some(name) = name.to_str().filter(|name| is_lease(name)) else { continue };
-        let Ok(lock) = File::open(locks.join(name)) else { continue };
+        let Ok(lock) = open_regular(&locks.join(name)) else { continue };
         if lock.try_lock().is_ok() {
             names.push(name.to_owned());
         }

@@ -202,11 +202,47 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 }
 
 fn open_lock(path: &Path) -> Result<File, StoreError> {
-    fs::OpenOptions::new()
+    // For reading too: so a pipe is opened at once, and found to be none of ours.
+    let opened = fs::OpenOptions::new()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .mode(0o600)
-        .open(path)
-        .map_err(StoreError::io("open", path))
+        .open(path);
+    let file = opened.map_err(StoreError::io("open", path))?;
+    if !file.metadata().map_err(StoreError::io("read", path))?.is_file() {
+        let source = io::Error::other("it is no regular file");
+        return Err(StoreError::io("open", path)(source));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+    use crate::oci::{ChainId, Digest};
+
+    #[test]
+    fn nobody_waits_for_a_pipe_in_the_place_of_a_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let root = dir.path().join("store");
+        let store = Store::open(&root).expect("a store");
+        let pipe = |name: &str| {
+            let path = root.join("v1").join(name);
+            drop(fs::remove_file(&path));
+            mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
+        };
+        let chain = ChainId(Digest::of(b"chain"));
+        pipe(&format!("chains/{}", chain.0.hex()));
+        assert!(store.layer(chain).is_err());
+        pipe("refs/name");
+        assert!(store.names().is_err());
+        pipe("locks/1-1");
+        assert!(Store::open(&root).is_ok());
+        pipe("locks/gc");
+        assert!(Store::open(&root).is_err());
+    }
 }
