@@ -10,6 +10,7 @@ use super::error::CliError;
 use super::ui;
 use crate::builder::BuildError;
 use crate::export::ExportError;
+use crate::http::{users_in, without_users};
 use crate::lint::Finding;
 use crate::parser::{Diagnostic, Severity, Span};
 use crate::registry::RegistryError;
@@ -235,12 +236,18 @@ impl Line {
             Some((offset, _)) if end - start > Self::WIDTH => start + offset,
             _ => start,
         };
+        let users: Vec<_> = users_in(&text[start..end]).collect();
         let mut shown = String::new();
         let mut places = Vec::new();
         for (offset, c) in text[begin..end].char_indices().take(Self::WIDTH) {
             places.push((begin + offset, shown.len()));
-            // One cell for one that shows nothing or turns the line around.
-            shown.push(if c == '\t' || !ui::is_harmless(c) { ' ' } else { c });
+            let place = begin + offset - start;
+            shown.push(match c {
+                _ if users.iter().any(|user| user.contains(&place)) => '*',
+                // One cell for one that shows nothing or turns the line around.
+                c if c == '\t' || !ui::is_harmless(c) => ' ',
+                c => c,
+            });
         }
         let last = places.last().map_or(begin, |(offset, _)| offset + 1);
         places.push((last.max(begin), shown.len()));
@@ -295,7 +302,7 @@ fn chain(err: &dyn Error) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    let plain = ui::plain(text);
+    let plain = ui::plain(&without_users(text));
     match plain.char_indices().nth(MAX_LINE) {
         Some((end, _)) => format!("{}…", &plain[..end]),
         None => plain,

@@ -33,8 +33,8 @@ use ureq::http;
 use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
 use ureq::{Agent, SendBody};
-pub use url::Url;
 pub(crate) use url::decode as percent_decode;
+pub use url::{Url, users_in, without_users};
 
 /// How long a client waits, and how often it tries.
 #[derive(Debug, Clone, Copy)]

@@ -2,6 +2,7 @@
 //! beyond ASCII) is encoded, as browsers do.
 
 use std::fmt;
+use std::ops::Range;
 
 /// A URL with a host. Its text never has the user and password that it was written with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,6 +243,28 @@ fn without_dots(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// Where in a text the users and passwords of URLs stand.
+pub fn users_in(text: &str) -> impl Iterator<Item = Range<usize>> {
+    text.match_indices("://").filter_map(|(at, scheme)| {
+        let start = at + scheme.len();
+        let ends = |c: char| c.is_whitespace() || "/?#\"'`,".contains(c);
+        let authority = text[start..].split(ends).next()?;
+        authority.rfind('@').map(|length| start..start + length)
+    })
+}
+
+/// A text as it may be shown: with `***` in the place of the users and passwords of URLs.
+pub fn without_users(text: &str) -> String {
+    let mut shown = String::new();
+    let mut end = 0;
+    for user in users_in(text) {
+        shown.push_str(&text[end..user.start]);
+        shown.push_str("***");
+        end = user.end;
+    }
+    shown + &text[end..]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,6 +302,14 @@ mod tests {
         let url = Url::parse("https://me:s%40cret@h/").expect("a URL");
         assert_eq!(url.credentials(), Some(("me".to_owned(), "s@cret".to_owned())));
         assert!(!format!("{url} {url:?}").contains("cret"));
+        for (text, shown) in [
+            ("ADD https://me:p@ss@h/x /x", "ADD https://***@h/x /x"),
+            ("[\"ssh://git@h:1/x\", \"http://:p@h\"]", "[\"ssh://***@h:1/x\", \"http://***@h\"]"),
+            ("https://h/a@b ://@ a@b://c", "https://h/a@b ://***@ a@b://c"),
+            ("http://h x@y http://é:ü@", "http://h x@y http://***@"),
+        ] {
+            assert_eq!(without_users(text), shown);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::state::State;
 use super::{Lowering, Site, source_paths};
 use crate::builder::BuildError;
 use crate::builder::graph::{CopyItem, CopyOp, Mode, Op, Tree};
+use crate::http::without_users;
 use crate::parser::{Add, Copy, Diagnostic, Source, Word};
 
 /// What COPY and ADD have in common.
@@ -113,7 +114,7 @@ impl Lowering<'_> {
             match source {
                 Source::Path(word) => {
                     let path = expand(word)?;
-                    created_by.push_str(&format!(" {path}"));
+                    created_by.push_str(&format!(" {}", without_users(&path)));
                     items.push(self.item(files, &path, (site, word))?);
                 }
                 Source::Heredoc(_, heredoc) => {

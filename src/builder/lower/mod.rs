@@ -32,6 +32,7 @@ use state::State;
 use super::BuildError;
 use super::graph::{Graph, Op, Vertex, VertexId};
 use crate::builder::ignore::Ignore;
+use crate::http::without_users;
 use crate::lint::Checks;
 use crate::oci::{ContainerConfig, Descriptor, Digest, ImageConfig, Platform, Reference};
 use crate::parser::{self, Diagnostic, Dockerfile, Instruction, Severity, Source, Span, Statement};
@@ -417,7 +418,7 @@ impl Lowering<'_> {
             None if self.stages.all.len() > 1 => format!("stage-{} ", site.place.stage),
             None => String::new(),
         };
-        let text = text::one_line(&site.statement.original);
+        let text = without_users(&text::one_line(&site.statement.original));
         format!("[{stage}{number}/{total}] {text}")
     }
 }
