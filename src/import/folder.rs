@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::ImportError;
-use super::layout::{self, Documents};
+use super::layout::{self, Documents, Search};
 use crate::oci::{
     Descriptor, Digest, ImageConfig, Index, MAX_DOCUMENT_BYTES, Manifest, MediaType, Platform,
     validate,
@@ -70,8 +70,10 @@ impl Folder<'_> {
         let index = self.document("index.json")?.ok_or(ImportError::NoLayout)?;
         let index = Index::parse(&index, &MediaType::ImageIndex)?;
         let descriptor = self.pick(index, pick)?;
-        let found = layout::manifest(self, &descriptor, platform)?;
-        let manifest = found.ok_or_else(|| ImportError::NoImage(platform.to_string()))?;
+        let mut search = Search::new(self, platform);
+        let at = search.manifest(&descriptor)?;
+        let at = at.ok_or_else(|| ImportError::NoImage(platform.to_string()))?;
+        let manifest = search.found.swap_remove(at);
         let config = self.read(manifest.config())?;
         Ok((manifest, config))
     }

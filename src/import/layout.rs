@@ -1,10 +1,14 @@
 //! The images of an archive that is an OCI image layout.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 
 use super::ImportError;
 use super::members::Archive;
-use crate::oci::{Descriptor, ImageConfig, Index, Manifest, MediaType, Platform, Reference};
+use crate::oci::{
+    Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Platform, Reference,
+};
 use crate::store::StoreError;
 
 /// How deep indexes lead to indexes: `index.json`, then one for several platforms, and some air.
@@ -44,24 +48,20 @@ pub(super) struct Found {
 pub(super) fn images(archive: &Archive, index: &[u8]) -> Result<Vec<Found>, ImportError> {
     check_version(archive)?;
     let index = Index::parse(index, &MediaType::ImageIndex)?;
-    let mut found: Vec<Found> = Vec::new();
-    let mut skipped = false;
+    let platform = Platform::host();
+    let mut search = Search::new(archive, &platform);
+    let mut names: Vec<Vec<Reference>> = Vec::new();
     for descriptor in &index.manifests {
-        let Some(manifest) = manifest(archive, descriptor, &Platform::host())? else {
-            skipped = true;
-            continue;
-        };
-        let names = name(descriptor)?;
-        let same = |known: &&mut Found| known.manifest.bytes() == manifest.bytes();
-        match found.iter_mut().find(same) {
-            Some(known) => known.names.extend(names),
-            None => found.push(Found { manifest, names: names.into_iter().collect() }),
+        if let Some(at) = search.manifest(descriptor)? {
+            names.resize(search.found.len(), Vec::new());
+            names[at].extend(name(descriptor)?);
         }
     }
-    if found.is_empty() && (skipped || index.manifests.is_empty()) {
-        return Err(ImportError::NoImage(Platform::host().to_string()));
+    if search.found.is_empty() {
+        return Err(ImportError::NoImage(platform.to_string()));
     }
-    Ok(found)
+    let found = search.found.into_iter().zip(names);
+    Ok(found.map(|(manifest, names)| Found { manifest, names }).collect())
 }
 
 pub(super) fn check_version(documents: &impl Documents) -> Result<(), ImportError> {
@@ -80,28 +80,49 @@ pub(super) fn check_version(documents: &impl Documents) -> Result<(), ImportErro
     }
 }
 
-/// The manifest that a descriptor leads to; `None` where there is none for this platform.
-pub(super) fn manifest(
-    documents: &impl Documents,
-    descriptor: &Descriptor,
-    platform: &Platform,
-) -> Result<Option<Manifest>, ImportError> {
-    let mut descriptor = descriptor.clone();
-    for _ in 0..MAX_DEPTH {
-        if !is_for(&descriptor, platform) {
+/// Looks for manifests. A document is read once, however many descriptors lead to it.
+pub(super) struct Search<'a, D> {
+    documents: &'a D,
+    platform: &'a Platform,
+    /// The manifests that were found.
+    pub(super) found: Vec<Manifest>,
+    /// Which of them a digest leads to, with a size and a media type.
+    known: HashMap<(Digest, u64, String), Option<usize>>,
+}
+
+impl<'a, D: Documents> Search<'a, D> {
+    pub(super) fn new(documents: &'a D, platform: &'a Platform) -> Self {
+        Self { documents, platform, found: Vec::new(), known: HashMap::new() }
+    }
+
+    /// Which manifest a descriptor leads to; `None` where there is none for the platform.
+    pub(super) fn manifest(&mut self, at: &Descriptor) -> Result<Option<usize>, ImportError> {
+        self.within(at, MAX_DEPTH)
+    }
+
+    fn within(&mut self, at: &Descriptor, depth: usize) -> Result<Option<usize>, ImportError> {
+        if !is_for(at, self.platform) {
             return Ok(None);
         }
-        let bytes = documents.read(&descriptor)?;
-        if descriptor.is_manifest() {
-            return Ok(Some(Manifest::parse(bytes, &descriptor.media_type)?));
+        let key = (at.digest, at.size, at.media_type.to_string());
+        if let Some(known) = self.known.get(&key) {
+            return Ok(*known);
         }
-        let index = Index::parse(&bytes, &descriptor.media_type)?;
-        match index.manifests.into_iter().find(|entry| is_for(entry, platform)) {
-            Some(next) => descriptor = next,
-            None => return Ok(None),
-        }
+        let below = depth.checked_sub(1).ok_or(ImportError::TooDeep(MAX_DEPTH))?;
+        let bytes = self.documents.read(at)?;
+        let found = if at.is_manifest() {
+            self.found.push(Manifest::parse(bytes, &at.media_type)?);
+            Some(self.found.len() - 1)
+        } else {
+            let index = Index::parse(&bytes, &at.media_type)?;
+            match index.manifests.iter().find(|entry| is_for(entry, self.platform)) {
+                Some(next) => self.within(next, below)?,
+                None => None,
+            }
+        };
+        self.known.insert(key, found);
+        Ok(found)
     }
-    Err(ImportError::TooDeep(MAX_DEPTH))
 }
 
 /// Attestations have an unknown platform, and what has none is for everybody.

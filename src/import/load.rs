@@ -1,5 +1,7 @@
 //! `mica load`: images out of an archive of `docker save`, or of an OCI layout.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 
 use serde::Deserialize;
@@ -45,17 +47,8 @@ pub fn load(store: &Store, input: File) -> Result<Vec<Loaded>, ImportError> {
     // What it was put into is not to be flushed.
     drop(archive);
     store.publish(staged.blobs, staged.layers)?;
-    let mut loaded = Vec::new();
-    for (image, names) in images {
-        if names.is_empty() {
-            store.keep_unnamed(&image)?;
-        }
-        for name in &names {
-            store.tag(name, &image)?;
-        }
-        loaded.push(Loaded { id: image.id(), names });
-    }
-    Ok(loaded)
+    store.tag_all(&images)?;
+    Ok(images.into_iter().map(|(image, names)| Loaded { id: image.id(), names }).collect())
 }
 
 /// One image of Docker's `manifest.json`.
@@ -87,17 +80,17 @@ fn with_docker_names(
     mut found: Vec<Found>,
     docker: Option<&[DockerImage]>,
 ) -> Result<Vec<Found>, ImportError> {
+    let by_config = |(at, found): (usize, &Found)| (found.manifest.config().digest.hex(), at);
+    let known: HashMap<String, usize> = found.iter().enumerate().rev().map(by_config).collect();
     for image in docker.unwrap_or_default() {
         let hex = image.config.rsplit('/').next().unwrap_or_default();
-        let hex = hex.strip_suffix(".json").unwrap_or(hex);
-        let same = |found: &&mut Found| found.manifest.config().digest.hex() == hex;
-        if let Some(found) = found.iter_mut().find(same) {
-            for name in image.names()? {
-                if !found.names.contains(&name) {
-                    found.names.push(name);
-                }
-            }
+        if let Some(at) = known.get(hex.strip_suffix(".json").unwrap_or(hex)) {
+            found[*at].names.extend(image.names()?);
         }
+    }
+    for found in &mut found {
+        let mut seen = HashSet::new();
+        found.names.retain(|name| seen.insert(name.clone()));
     }
     Ok(found)
 }
@@ -110,29 +103,46 @@ fn docker_images(
     if docker.is_empty() {
         return Err(ImportError::NoImage(Platform::host().to_string()));
     }
-    let mut found = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
+    let mut by_config = HashMap::new();
     for image in docker {
         let place = member(archive, &image.config)?;
-        let bytes = archive.document(&image.config)?.unwrap_or_default();
-        let config = Descriptor::of(MediaType::ImageConfig, &bytes);
-        archive.name(config.digest, place);
-        let diff_ids = ImageConfig::parse(&bytes)?.rootfs.diff_ids;
-        let mut layers = Vec::new();
-        for (index, name) in image.layers.iter().flatten().enumerate() {
-            let place = member(archive, name)?;
-            let (media_type, digest) = match (archive.format(place)?, diff_ids.get(index)) {
-                (Format::Gzip, _) => (MediaType::ImageLayerGzip, archive.hash(place)?),
-                (Format::Zstd, _) => (MediaType::ImageLayerZstd, archive.hash(place)?),
-                // Whether it is this one is seen when it is unpacked.
-                (_, Some(diff_id)) => (MediaType::ImageLayer, diff_id.0),
-                (_, None) => (MediaType::ImageLayer, archive.hash(place)?),
-            };
-            archive.name(digest, place);
-            layers.push(Descriptor::new(media_type, digest, place.size));
-        }
-        found.push(Found { manifest: Manifest::new(config, layers), names: image.names()? });
+        // The config says what the layers are.
+        let at = match by_config.entry(place) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                found.push(docker_image(archive, place, &image)?);
+                *new.insert(found.len() - 1)
+            }
+        };
+        found[at].names.extend(image.names()?);
     }
     Ok(found)
+}
+
+fn docker_image(
+    archive: &mut Archive,
+    config: Place,
+    image: &DockerImage,
+) -> Result<Found, ImportError> {
+    let bytes = archive.document(&image.config)?.unwrap_or_default();
+    let descriptor = Descriptor::of(MediaType::ImageConfig, &bytes);
+    archive.name(descriptor.digest, config);
+    let diff_ids = ImageConfig::parse(&bytes)?.rootfs.diff_ids;
+    let mut layers = Vec::new();
+    for (index, name) in image.layers.iter().flatten().enumerate() {
+        let place = member(archive, name)?;
+        let (media_type, digest) = match (archive.format(place)?, diff_ids.get(index)) {
+            (Format::Gzip, _) => (MediaType::ImageLayerGzip, archive.hash(place)?),
+            (Format::Zstd, _) => (MediaType::ImageLayerZstd, archive.hash(place)?),
+            // Whether it is this one is seen when it is unpacked.
+            (_, Some(diff_id)) => (MediaType::ImageLayer, diff_id.0),
+            (_, None) => (MediaType::ImageLayer, archive.hash(place)?),
+        };
+        archive.name(digest, place);
+        layers.push(Descriptor::new(media_type, digest, place.size));
+    }
+    Ok(Found { manifest: Manifest::new(descriptor, layers), names: Vec::new() })
 }
 
 fn member(archive: &Archive, name: &str) -> Result<Place, ImportError> {

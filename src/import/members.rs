@@ -25,6 +25,7 @@ pub(super) struct Archive {
     members: HashMap<Vec<u8>, Member>,
     /// Members that were found to be these blobs, and need not be named like them.
     known: HashMap<Digest, Place>,
+    hashed: HashMap<Place, Digest>,
 }
 
 #[derive(Debug)]
@@ -35,7 +36,7 @@ enum Member {
 }
 
 /// Where a member's bytes lie in the archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     offset: u64,
     pub(super) size: u64,
@@ -51,7 +52,7 @@ impl Archive {
         };
         let end = file.metadata().map_err(ImportError::Read)?.len();
         let members = find_members(Stretch { file: &file, at: start, end })?;
-        Ok(Self { file, members, known: HashMap::new() })
+        Ok(Self { file, members, known: HashMap::new(), hashed: HashMap::new() })
     }
 
     /// A file of the archive, links between members followed; `None` where there is none.
@@ -112,11 +113,16 @@ impl Archive {
         self.known.insert(digest, place);
     }
 
-    /// Hashes a member.
-    pub(super) fn hash(&self, place: Place) -> Result<Digest, ImportError> {
+    /// Hashes a member, once, however many images have it.
+    pub(super) fn hash(&mut self, place: Place) -> Result<Digest, ImportError> {
+        if let Some(known) = self.hashed.get(&place) {
+            return Ok(*known);
+        }
         let mut bytes = HashingReader::new(BufReader::with_capacity(256 << 10, self.bytes(place)));
         io::copy(&mut bytes, &mut io::sink()).map_err(ImportError::Read)?;
-        Ok(bytes.finish().0)
+        let digest = bytes.finish().0;
+        self.hashed.insert(place, digest);
+        Ok(digest)
     }
 
     /// How a member is compressed, by its first bytes.

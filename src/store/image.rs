@@ -161,7 +161,24 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn keep_unnamed(&self, image: &Image) -> Result<(), StoreError> {
-        self.write_ref(format!("{UNNAMED}{}", image.id()), image, None)
+        self.write_ref(unnamed(image), image, None)
+    }
+
+    /// Gives many names at the price of one. An image without names is kept without.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn tag_all(&self, images: &[(Image, Vec<Reference>)]) -> Result<(), StoreError> {
+        let mut records = Vec::new();
+        for (image, names) in images {
+            if names.is_empty() {
+                records.extend(self.new_ref(unnamed(image), image, None));
+            }
+            for name in names {
+                records.extend(self.new_ref(name.to_string(), image, None));
+            }
+        }
+        self.replace_all(records)
     }
 
     fn write_ref(
@@ -170,13 +187,21 @@ impl Store {
         image: &Image,
         index: Option<Digest>,
     ) -> Result<(), StoreError> {
+        self.replace_all(self.new_ref(name, image, index).into_iter().collect())
+    }
+
+    /// The file that lets a name stand for an image; `None` where it does.
+    fn new_ref(
+        &self,
+        name: String,
+        image: &Image,
+        index: Option<Digest>,
+    ) -> Option<(PathBuf, Vec<u8>)> {
         let path = self.ref_path(&name);
         let named = Named { name, manifest: image.manifest.descriptor(), id: image.id(), index };
         let bytes = serde_json::to_vec(&named).expect("a name of plain strings serializes");
-        if read_regular(&path).is_ok_and(|old| old == bytes) {
-            return Ok(());
-        }
-        self.replace(&path, &bytes)
+        let is_there = read_regular(&path).is_ok_and(|old| old == bytes);
+        (!is_there).then_some((path, bytes))
     }
 
     /// Takes a name away; false where there was none.
@@ -233,6 +258,10 @@ impl Store {
 
 /// What begins the name of an image that has none. No reference can look so.
 const UNNAMED: &str = "<none>@";
+
+fn unnamed(image: &Image) -> String {
+    format!("{UNNAMED}{}", image.id())
+}
 
 impl Named {
     /// Whether this is the digest of what the name stands for, here or in its registry.

@@ -323,7 +323,7 @@ impl Store {
                 if let Some(known) = self.layer(record.chain())?.filter(LayerRecord::is_away) {
                     // What was known of it stays: images may have its time already.
                     let arrived = LayerRecord { folder: record.folder, ..known };
-                    self.replace(&path, &to_bytes(&arrived))?;
+                    self.replace(path, to_bytes(&arrived))?;
                     staged.armed = false;
                     return Ok(());
                 }

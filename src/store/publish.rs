@@ -1,5 +1,6 @@
 //! Making new things visible: stage, flush once, then give names.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
@@ -192,14 +193,30 @@ impl Store {
     }
 
     /// Replaces `path` by a file of `bytes`, durably and at once.
-    pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        let temporary = self.new_scratch("record");
-        let mut file = File::create_new(&temporary).map_err(StoreError::io("make", &temporary))?;
-        file.write_all(bytes)
-            .and_then(|()| file.sync_data())
-            .map_err(StoreError::io("write", &temporary))?;
-        fs::rename(&temporary, path).map_err(StoreError::io("replace", path))?;
-        sync_dir(path.parent().unwrap_or(path))
+    pub(super) fn replace(&self, path: PathBuf, bytes: Vec<u8>) -> Result<(), StoreError> {
+        self.replace_all(vec![(path, bytes)])
+    }
+
+    /// The same for any number of files, which are flushed together.
+    pub(super) fn replace_all(&self, files: Vec<(PathBuf, Vec<u8>)>) -> Result<(), StoreError> {
+        let mut written = Vec::new();
+        for (path, bytes) in files {
+            let temporary = self.new_scratch("record");
+            fs::write(&temporary, bytes).map_err(StoreError::io("write", &temporary))?;
+            written.push((temporary, path));
+        }
+        match written.as_slice() {
+            [] => return Ok(()),
+            // Nobody has to wait for whatever else is being written on this disk.
+            [(temporary, _)] => flush_file(temporary)?,
+            _ => self.flush()?,
+        }
+        let mut folders = BTreeSet::new();
+        for (temporary, path) in &written {
+            fs::rename(temporary, path).map_err(StoreError::io("replace", path))?;
+            folders.extend(path.parent());
+        }
+        folders.into_iter().try_for_each(sync_dir)
     }
 
     /// A path in the scratch folder that was not given before.

@@ -180,6 +180,26 @@ fn compressed_layers_are_kept_as_they_came() {
     }
 }
 
+#[test]
+fn an_image_has_the_names_of_all_entries_that_lead_to_it() {
+    let Some(env) = bare() else { return };
+    let tar = layer("one", false);
+    let config = config(&[&tar]);
+    let tags = |of: &str| (0..50).map(|at| format!("{of}:{at}")).collect::<Vec<_>>();
+    let entry = |config: &str, of| json!({"Config": config, "RepoTags": tags(of), "Layers": ["1"]});
+    let entries = json!([entry("c.json", "b"), entry("./c.json", "a"), entry("d.json", "b")]);
+    let archive = Archive::new()
+        .file("1", &tar)
+        .file("c.json", &config)
+        .link(tar::EntryType::Symlink, "d.json", "c.json")
+        .file("manifest.json", entries.to_string().as_bytes())
+        .end();
+    load(&env, &archive, false).success();
+    let id = env.mica(["images", "-q", "--no-trunc"]).success();
+    assert_eq!(id.trim(), Digest::of(&config).to_string());
+    assert_eq!(env.mica(["images"]).success().lines().count(), 1 + 100);
+}
+
 /// An archive that is refused leaves nothing behind.
 fn nothing_of(env: &TestEnv, archive: &[u8], piped: bool, why: &str) {
     let ran = load(env, archive, piped);
