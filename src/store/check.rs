@@ -26,8 +26,8 @@ pub struct Finding {
 pub enum Repair {
     /// They are told.
     Nothing,
-    /// Broken blobs and layers are removed too, so that the next build or load makes them anew.
-    /// Names are never removed: one that has lost its image is told.
+    /// Broken blobs and layers are removed too, so that the next build or load makes them anew, and
+    /// records that have lost the name itself. A name that has lost its image stays, and is told.
     Remove,
 }
 
@@ -46,7 +46,7 @@ impl Store {
             }
         }
         // Names come last: only now it is known what they have lost.
-        self.check_names(&mut findings)?;
+        self.check_names(repair, &mut findings)?;
         Ok(findings)
     }
 
@@ -157,13 +157,18 @@ impl Store {
         pack(&dir).map(|packed| packed.content).map_err(failed)
     }
 
-    fn check_names(&self, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    fn check_names(&self, repair: Repair, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
         let dir = self.path().join("refs");
         for name in names_in(&dir)? {
             let path = dir.join(&name);
-            let bytes = read_small(&path).map_err(StoreError::io("read", &path))?;
-            let problem = match parse_named(path.clone(), &bytes) {
-                Err(err) => err.to_string(),
+            let read = read_small(&path).map_err(StoreError::io("read", &path));
+            let problem = match read.and_then(|bytes| parse_named(path.clone(), &bytes)) {
+                Err(err) => {
+                    if repair == Repair::Remove {
+                        remove(&path)?;
+                    }
+                    format!("the name is lost: {err}")
+                }
                 Ok(named) => match self.image(&named.manifest).and_then(|i| self.check_image(&i)) {
                     Ok(()) => continue,
                     Err(err) => format!("the image `{}` cannot be used: {err}", named.name),
@@ -203,4 +208,25 @@ fn hash(file: File) -> io::Result<Digest> {
 fn pack(dir: &Path) -> Result<layer::Packed, layer::LayerError> {
     let handle = Handle::open(dir).map_err(layer::LayerError::read)?;
     layer::pack(&handle, io::sink())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_lost_its_name_is_removed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut store = Store::open(&dir.path().join("store")).expect("a store");
+        let path = store.path().join("refs").join(Digest::of(b"name").hex());
+        fs::write(&path, "garbled").expect("written");
+        for _ in 0..2 {
+            assert!(store.names().is_err());
+            assert_eq!(store.check(Repair::Nothing).expect("checked").len(), 1);
+            assert!(store.names().is_err());
+            assert_eq!(store.check(Repair::Remove).expect("checked").len(), 1);
+            assert_eq!(store.names().expect("no names"), []);
+            fs::create_dir(&path).expect("a folder");
+        }
+    }
 }
