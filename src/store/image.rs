@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
 use crate::oci::{
-    ChainId, Descriptor, Digest, ImageConfig, Manifest, MediaType, Reference, validate,
+    ChainId, Descriptor, Digest, ImageConfig, MAX_DOCUMENT_BYTES, Manifest, MediaType, Reference,
+    validate,
 };
 use crate::snapshot::read_regular;
 
@@ -220,7 +221,7 @@ impl Store {
     /// Stages the documents of an image that was made here.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::TooLarge`] for one that nobody would read, [`StoreError::Io`].
     pub fn stage_image(
         &self,
         config: ImageConfig,
@@ -230,6 +231,12 @@ impl Store {
         let descriptor = Descriptor::of(MediaType::ImageConfig, &config_bytes);
         let manifest = Manifest::new(descriptor, layers);
         let image = Image { manifest, config };
+        for (what, bytes) in [("config", &config_bytes[..]), ("manifest", image.manifest.bytes())] {
+            let (what, size) = (format!("the image's {what}"), bytes.len() as u64);
+            if size > MAX_DOCUMENT_BYTES {
+                return Err(StoreError::TooLarge { what, size });
+            }
+        }
         let blobs =
             if self.has_blob(image.manifest.descriptor().digest) && self.has_blob(image.id()) {
                 Vec::new()
@@ -278,4 +285,21 @@ impl Named {
 pub(super) fn parse_named(path: PathBuf, bytes: &[u8]) -> Result<Named, StoreError> {
     serde_json::from_slice(bytes)
         .map_err(|err| StoreError::Damaged { path, reason: err.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Platform;
+
+    #[test]
+    fn an_image_that_nobody_would_read_is_not_made() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&dir.path().join("store")).expect("a store");
+        let mut config = ImageConfig::scratch(&Platform::host());
+        assert!(store.stage_image(config.clone(), Vec::new()).is_ok());
+        config.author = Some("a".repeat(4 << 20));
+        let staged = store.stage_image(config, Vec::new());
+        assert!(matches!(staged, Err(StoreError::TooLarge { .. })));
+    }
 }
