@@ -12,4 +12,4 @@ pub use descriptor::{Descriptor, MediaType, MediaTypes, Platform};
 pub use digest::{ChainId, DiffId, Digest, DigestError, HashingReader, HashingWriter};
 pub use manifest::{DocumentError, Index, MAX_DOCUMENT_BYTES, Manifest};
 pub use reference::{Reference, ReferenceError};
-pub use validate::{Invalid, validate};
+pub use validate::{Invalid, MAX_LAYERS, validate};

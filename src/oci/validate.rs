@@ -2,6 +2,9 @@
 
 use super::{ImageConfig, Manifest};
 
+/// The most layers that an image may have: so many, Linux lays on one another (`OVL_MAX_STACK`).
+pub const MAX_LAYERS: usize = 500;
+
 /// One thing about an image that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
@@ -16,6 +19,9 @@ pub enum Invalid {
         /// Their digests in the config.
         diff_ids: usize,
     },
+    /// More layers than a root file system can be made of.
+    #[error("it has {0} layers, more than the {MAX_LAYERS} that an image may have")]
+    TooManyLayers(usize),
     /// A layer that mica cannot unpack.
     #[error("layer {index} has the media type `{media_type}`, which is no layer of files")]
     LayerType {
@@ -45,6 +51,9 @@ pub fn validate(manifest: &Manifest, config: &ImageConfig) -> Vec<Invalid> {
     if layers != diff_ids {
         found.push(Invalid::LayerCount { layers, diff_ids });
     }
+    if layers > MAX_LAYERS {
+        found.push(Invalid::TooManyLayers(layers));
+    }
     for (index, layer) in manifest.layers().iter().enumerate() {
         if !layer.is_layer() && !layer.is_foreign_layer() {
             let media_type = super::reference::shortened(layer.media_type.as_ref());
@@ -72,6 +81,21 @@ mod tests {
         config.rootfs.diff_ids = vec![DiffId(Digest::of(b"")); 2];
         config.config.env = vec!["A=\0".into()];
         assert_eq!(validate(&manifest, &config).len(), 4);
+    }
+
+    #[test]
+    fn there_is_an_end_to_layers() {
+        let layer = Descriptor::of(MediaType::ImageLayer, b"");
+        let mut config = ImageConfig::scratch(&Platform::host());
+        for (count, expected) in [
+            (MAX_LAYERS, Vec::new()),
+            (MAX_LAYERS + 1, vec![Invalid::TooManyLayers(MAX_LAYERS + 1)]),
+        ] {
+            config.rootfs.diff_ids = vec![DiffId(layer.digest); count];
+            let config_descriptor = Descriptor::of(MediaType::ImageConfig, b"");
+            let manifest = Manifest::new(config_descriptor, vec![layer.clone(); count]);
+            assert_eq!(validate(&manifest, &config), expected);
+        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Lowering<'_> {
         state.config.config.working_dir = shown;
         if makes_layer {
             let user = state.config.config.user.clone();
-            self.add_step(state, site, Op::MakeDir(MakeDirOp { path: dir, user }));
+            self.add_step(state, site, Op::MakeDir(MakeDirOp { path: dir, user }))?;
         }
         Ok(())
     }

@@ -133,8 +133,7 @@ impl Lowering<'_> {
             mode: parsed_mode,
             excludes,
         };
-        self.add_step(state, site, Op::Copy(op));
-        Ok(())
+        Ok(self.add_step(state, site, Op::Copy(op))?)
     }
 }
 

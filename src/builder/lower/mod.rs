@@ -34,7 +34,9 @@ use super::graph::{Graph, Op, Vertex, VertexId};
 use crate::builder::ignore::Ignore;
 use crate::http::without_users;
 use crate::lint::Checks;
-use crate::oci::{ContainerConfig, Descriptor, Digest, ImageConfig, Platform, Reference};
+use crate::oci::{
+    ContainerConfig, Descriptor, Digest, ImageConfig, MAX_LAYERS, Platform, Reference,
+};
 use crate::parser::{self, Diagnostic, Dockerfile, Instruction, Severity, Source, Span, Statement};
 use crate::store::{Image, Store};
 
@@ -389,7 +391,12 @@ impl Lowering<'_> {
     }
 
     /// Adds the vertex of an instruction on top of the state's file system.
-    fn add_step(&mut self, state: &mut State, site: Site<'_>, op: Op) {
+    fn add_step(&mut self, state: &mut State, site: Site<'_>, op: Op) -> Result<(), Diagnostic> {
+        if state.layers() > MAX_LAYERS {
+            let message = format!("an image can't have more than {MAX_LAYERS} layers");
+            return Err(Diagnostic::error("layers", site.span(), message)
+                .with_hint("join instructions, or copy what another stage makes"));
+        }
         let id = self.graph.add(Vertex {
             op,
             root: state.root,
@@ -398,6 +405,7 @@ impl Lowering<'_> {
             no_cache: self.options.no_cache || self.is_filtered(site.place.stage),
         });
         state.root = Some(id);
+        Ok(())
     }
 
     /// Whether `--no-cache-filter` names a stage.

@@ -56,8 +56,7 @@ impl Lowering<'_> {
             ulimits: self.options.ulimits.clone(),
         };
         state.note(created_by, true);
-        self.add_step(state, site, Op::Run(op));
-        Ok(())
+        Ok(self.add_step(state, site, Op::Run(op))?)
     }
 
     fn hostname(&self) -> String {

@@ -126,6 +126,11 @@ impl State {
         });
     }
 
+    /// How many layers there are.
+    pub(super) fn layers(&self) -> usize {
+        self.config.history.iter().filter(|entry| !entry.empty_layer).count()
+    }
+
     /// The folder that relative paths start from, absolute.
     pub(super) fn working_dir(&self) -> &str {
         match self.config.config.working_dir.as_str() {
