@@ -81,11 +81,21 @@ impl StepCache {
     /// # Errors
     /// [`CacheError`].
     pub fn clear(&self) -> Result<(), CacheError> {
-        for (path, _) in self.records() {
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(|source| CacheError { path, source })?;
-        }
-        Ok(())
+        self.records().try_for_each(|(path, _)| Self::forget(path))
+    }
+
+    /// Removes a record, whatever it is.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn forget(path: PathBuf) -> Result<(), CacheError> {
+        let removed = match fs::remove_file(&path) {
+            Err(err) if err.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(&path),
+            // By somebody else, just now.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+        removed.map_err(|source| CacheError { path, source })
     }
 
     /// The records that are damaged.
@@ -186,5 +196,6 @@ mod tests {
         fs::create_dir_all(path.join("folder")).expect("a folder");
         cache.clear().expect("cleared");
         assert!(!path.exists());
+        StepCache::forget(path).expect("it is not there");
     }
 }

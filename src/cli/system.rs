@@ -8,11 +8,11 @@ use serde_json::json;
 use super::args::{CheckArgs, InfoArgs, ListFormat};
 use super::{CliError, Context, store_root, ui};
 use crate::builder;
-use crate::cache::StepCache;
+use crate::cache::{CacheError, StepCache};
 use crate::fetch;
 use crate::registry::settings::{Endpoint, Settings};
 use crate::runtime::isolation::{self, Declined, Request};
-use crate::store::Repair;
+use crate::store::{Finding, Repair};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -132,10 +132,13 @@ pub(super) fn check(context: &Context, args: &CheckArgs) -> Result<ExitCode, Cli
     let cache = StepCache::new(&store.path().join("cache"));
     let repair = if args.repair { Repair::Remove } else { Repair::Nothing };
     let mut findings = store.check(repair)?;
-    findings.extend(cache.damaged().into_iter().map(|path| crate::store::Finding {
-        path,
-        problem: "the cache record does not fit its checksum: it is a miss".to_owned(),
-    }));
+    for path in cache.damaged() {
+        let problem = "the cache record does not fit its checksum: it is a miss".to_owned();
+        findings.push(Finding { path: path.clone(), problem });
+        if repair == Repair::Remove {
+            StepCache::forget(path).map_err(not_written)?;
+        }
+    }
     for finding in &findings {
         ui::line(&format!("{}: {}", finding.path.display(), ui::plain(&finding.problem)))?;
     }
@@ -146,6 +149,10 @@ pub(super) fn check(context: &Context, args: &CheckArgs) -> Result<ExitCode, Cli
     Ok(if args.repair { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn not_written(err: CacheError) -> CliError {
+    CliError::Write { path: err.path, source: err.source }
+}
+
 /// Removes the build cache, images without a name, and what no other image needs.
 pub(super) fn prune(context: &Context) -> Result<(), CliError> {
     let mut store = context.open_store()?;
@@ -153,8 +160,7 @@ pub(super) fn prune(context: &Context) -> Result<(), CliError> {
         store.untag(&unnamed.name)?;
     }
     let cache = StepCache::new(&store.path().join("cache"));
-    let clear = cache.clear();
-    clear.map_err(|err| CliError::Write { path: err.path, source: err.source })?;
+    cache.clear().map_err(not_written)?;
     match store.collect([])? {
         Some(freed) => {
             let fetched = fetch::clear(&builder::fetched(&store))?;
