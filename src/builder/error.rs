@@ -2,7 +2,6 @@
 
 use super::graph::Vertex;
 use super::snapshot::with_causes;
-use crate::cache::CacheError;
 use crate::fetch::FetchError;
 use crate::layer::LayerError;
 use crate::oci::ChainId;
@@ -124,9 +123,6 @@ pub enum BuildError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The cache failed.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
 }
 
 impl BuildError {

@@ -327,7 +327,7 @@ impl<'a> Solver<'a> {
         if !is_good(&step)? {
             return Ok(None);
         }
-        self.remember(&step)?;
+        self.remember(&step);
         Ok(Some(step))
     }
 
@@ -338,9 +338,14 @@ impl<'a> Solver<'a> {
         created.is_none_or(|created: jiff::Timestamp| created >= since)
     }
 
-    fn remember(&self, step: &Step) -> Result<(), BuildError> {
-        let scratch = self.services.store.scratch(&format!("step-{}", step.chain.0.short()));
-        Ok(self.services.cache.put(step, &scratch)?)
+    /// Has the next build find a step; where that cannot be, the step is done again.
+    fn remember(&self, step: &Step) {
+        let Services { store, cache, progress, .. } = self.services;
+        let scratch = store.scratch(&format!("step-{}", step.chain.0.short()));
+        if let Err(err) = cache.put(step, &scratch) {
+            let text = format!("{err}: {}", err.source);
+            progress.event(&Event::Warning { vertex: None, text: &text });
+        }
     }
 
     /// Tells what is reused: the vertices that were found, and those behind them.
@@ -537,7 +542,7 @@ impl<'a> Solver<'a> {
             let seen = self.op_key("seen", made.id).finish();
             let content = self.content_key(made.id, &made.root, &made.results, &made.contexts)?;
             let step = Step { chain, keys: vec![made.key, content, seen] };
-            self.remember(&step)?;
+            self.remember(&step);
             if let Some(shared) = services.shared {
                 shared.done(&step, self.image.contains(&made.id));
             }

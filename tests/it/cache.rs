@@ -145,6 +145,17 @@ fn no_cache_runs_every_step() {
     assert_eq!(redone(&env, &context, &[]), [""; 0]);
 }
 
+/// Nothing is lost but time.
+#[test]
+fn a_cache_that_cannot_be_written_fails_no_build() {
+    let Some(env) = with_base() else { return };
+    let context = env.context(&[("Dockerfile", STEPS), ("a", "A"), ("b", "B")]);
+    write(&env.store().join("v1/cache"), "steps", "no folder");
+    for _ in 0..2 {
+        assert_eq!(redone(&env, &context, &[]).len(), 5);
+    }
+}
+
 #[test]
 fn an_argument_counts_where_it_is_in_scope() {
     let Some(env) = with_base() else { return };
