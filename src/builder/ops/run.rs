@@ -1,5 +1,6 @@
 //! RUN: a command in the sandbox, on an overlay of which the new layer is the upper directory.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
@@ -129,8 +130,10 @@ fn spec(
 /// The variables without those that a later one of the same name replaces.
 fn environment(pairs: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = Vec::new();
+    let mut places = HashMap::new();
     for (name, value) in pairs {
-        match env.iter_mut().find(|(known, _)| *known == name) {
+        let place = *places.entry(name.clone()).or_insert(env.len());
+        match env.get_mut(place) {
             Some((_, old)) => *old = value,
             None => env.push((name, value)),
         }
@@ -282,4 +285,17 @@ fn cache_dir(
     };
     held.locks.extend(lock);
     Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_a_name_counts_in_the_place_of_the_first() {
+        let pair = |(name, value): (&str, &str)| (name.into(), value.into());
+        let given = [("A", "1"), ("B", "2"), ("A", "3"), ("C", "")];
+        let expected = [("A", "3"), ("B", "2"), ("C", "")];
+        assert_eq!(environment(given.into_iter().map(pair)), expected.map(pair));
+    }
 }
