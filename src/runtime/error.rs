@@ -146,6 +146,9 @@ impl SetupError {
             Self::Kernel { step: Step::Namespaces, .. } => {
                 Some("the kernel or an outer container forbids namespaces: see `mica info`")
             }
+            Self::Kernel { step: Step::MountRoot, errno: nix::libc::ENOSPC, .. } => {
+                Some("free some space, with `mica system prune` for example")
+            }
             Self::Kernel { step: Step::MountRoot, .. } => Some(
                 "the store's file system may not carry overlays: put `--root` on ext4, xfs or btrfs",
             ),
@@ -245,4 +248,16 @@ pub(super) fn displayable(path: &std::path::Path) -> PathBuf {
 
 fn errno(error: &std::io::Error) -> i32 {
     error.raw_os_error().unwrap_or(nix::libc::EIO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_blamed_on_its_kind() {
+        let hint = |errno| SetupError::Kernel { step: Step::MountRoot, path: None, errno }.hint();
+        assert!(hint(nix::libc::ENOSPC).is_some_and(|hint| hint.starts_with("free some space")));
+        assert!(hint(nix::libc::EINVAL).is_some_and(|hint| hint.contains("may not carry")));
+    }
 }
