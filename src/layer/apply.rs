@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::early::Later;
 use super::frame::Tap;
 use super::members::{Member, MemberKind, Members};
-use super::{AUFS, LayerError, MAX_DEPTH, OPAQUE, Refusal, Result, WHITEOUT};
+use super::{AUFS, LayerError, MAX_DEPTH, MAX_PATH, OPAQUE, Refusal, Result, WHITEOUT};
 use crate::snapshot::{Attributes, Kind, NewFile, SnapshotError, Timestamp, Upper, UpperDir};
 
 /// How an archive is meant.
@@ -168,6 +168,9 @@ impl<'a> Unpacker<'a> {
         };
         if path.iter().count() > MAX_DEPTH {
             return Err(refused(Refusal::TooDeep));
+        }
+        if path.as_os_str().len() > MAX_PATH {
+            return Err(refused(Refusal::TooLong));
         }
         if path.iter().any(|part| part.as_bytes().starts_with(WHITEOUT)) {
             return self.delete(&path, member.attributes.mtime);

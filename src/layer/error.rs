@@ -96,6 +96,9 @@ pub enum Refusal {
     /// More directories in one another than anything needs.
     #[error("is more than 512 directories deep")]
     TooDeep,
+    /// A path that no system call takes.
+    #[error("is longer than the 4095 bytes that a path may have")]
+    TooLong,
     /// A hard link's target does not exist in the root.
     #[error("is a hard link to a file that is not there")]
     MissingTarget,

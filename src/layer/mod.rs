@@ -52,6 +52,9 @@ pub type Result<T> = std::result::Result<T, LayerError>;
 /// How deep directories may lie in one another. No real image comes near it, and most programs that
 /// walk or remove trees by recursion end somewhere above.
 const MAX_DEPTH: usize = 512;
+/// The bytes of a path that a system call takes, without the NUL at its end (`PATH_MAX`). A layer with
+/// a longer one is of no use to other tools.
+const MAX_PATH: usize = 4095;
 /// What the names of files begin with that stand for a deletion (image spec, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 /// The file that hides all that lower layers have in its directory.

@@ -30,7 +30,7 @@ use super::beside::HashBeside;
 use super::entry::{CAPABILITY, Entry, without_namespace};
 use super::header::BLOCK_BYTES;
 use super::outside::{Between, Nothing, Outside};
-use super::{LayerError, MAX_DEPTH, OPAQUE, Refusal, Result, WHITEOUT};
+use super::{LayerError, MAX_DEPTH, MAX_PATH, OPAQUE, Refusal, Result, WHITEOUT};
 use crate::oci::{DiffId, Digest};
 use crate::snapshot::{Handle, Kind, Metadata, Walk, WalkEvent};
 
@@ -335,12 +335,15 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// The bytes of a path, unless it would mean a deletion in a layer.
+/// The bytes of a path, unless no layer can have it.
 fn plain(path: &Path) -> Result<&[u8]> {
+    let refused = |reason| Err(LayerError::Refused { path: path.to_owned(), reason });
     let name = path.file_name().unwrap_or_default();
     if name.as_bytes().starts_with(WHITEOUT) {
-        let reason = Refusal::Unrepresentable;
-        return Err(LayerError::Refused { path: path.to_owned(), reason });
+        return refused(Refusal::Unrepresentable);
+    }
+    if path.as_os_str().len() > MAX_PATH {
+        return refused(Refusal::TooLong);
     }
     Ok(path.as_os_str().as_bytes())
 }

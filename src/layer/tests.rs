@@ -383,6 +383,16 @@ fn trees_deeper_than_anything_needs_are_refused() {
 }
 
 #[test]
+fn paths_that_no_call_takes_are_refused() {
+    let folders = format!("{}/", "d".repeat(255)).repeat(15);
+    let longest = format!("{folders}{}", "f".repeat(255));
+    contained(&[tar().records(&[("path", &longest)]).file("x", "y")], &[(&longest, Some("y"))]);
+    let longer = format!("{folders}e/{}", "f".repeat(254));
+    let error = refused(&[tar().records(&[("path", &longer)]).file("x", "y")]);
+    assert!(matches!(error, LayerError::Refused { reason: Refusal::TooLong, .. }), "{error}");
+}
+
+#[test]
 fn deep_trees_and_long_names() {
     let deep = format!("{}f", "d/".repeat(511));
     let host = Host::new();
