@@ -103,6 +103,12 @@ fn document_of(
         let reason = "its index says that it is of another type".to_owned();
         return Err(RegistryError::Wrong { what, reason });
     }
+    let (expected, size) = (descriptor.size, document.descriptor.size);
+    if size != expected {
+        let what = format!("`{repository}@{}`", descriptor.digest);
+        let reason = format!("it has {size} bytes, its index says {expected}");
+        return Err(RegistryError::Wrong { what, reason });
+    }
     Ok(document)
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use mica::oci::Digest;
+use mica::oci::{Descriptor, Digest, Platform};
 
 use crate::env::{self, Ran, TestEnv};
 use crate::push;
@@ -199,6 +199,11 @@ const PULLS: &[Case<Pushed>] = &[
     Case::new("a page instead of a manifest", |world, _| {
         let page = Reply::new(200, "<html>\u{1b}[1mplease log in");
         world.registry.always(MANIFEST, page.header("Content-Type", "text/html"));
+    }),
+    Case::new("an index that knows another size", |world, pushed| {
+        let platform = Some(Platform::host());
+        let manifest = Descriptor { size: 7, platform, ..pushed.manifest.clone() };
+        world.registry.index("app", "1", &[manifest]);
     }),
     Case::new("a redirect to another host", |world, pushed| {
         world.registry.require(Auth::Nothing);
