@@ -194,6 +194,9 @@ fn label(state: &mut State, pairs: &Pairs, escape: char) -> Result<(), Diagnosti
     Ok(())
 }
 
+/// About how many bytes a port takes, in the config and in the history.
+const PORT_BYTES: usize = 32;
+
 fn expose(state: &mut State, words: &[Word], escape: char) -> Result<(), Diagnostic> {
     // As BuildKit: the words are sorted as they are written, what each stands for is not.
     let mut words: Vec<&Word> = words.iter().collect();
@@ -210,6 +213,7 @@ fn expose(state: &mut State, words: &[Word], escape: char) -> Result<(), Diagnos
             Diagnostic::error("expose", span, message)
                 .with_hint("EXPOSE takes `80`, `80/udp` or `8000-8010`")
         })?;
+        state.scope.budget.take(parsed.len() * PORT_BYTES, span)?;
         ports.extend(parsed);
     }
     state.note(format!("EXPOSE [{}]", ports.join(" ")), false);
