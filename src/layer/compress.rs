@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(digest, GOLDEN);
     }
 
-    const GOLDEN: &str = "sha256:c5e353a68e555a8ff34380c78b8a0f190e31f0a0e6ac96eb66ab05239dfc1d83";
+    const GOLDEN: &str = "sha256:b60a9f3f1b175cad5794aaf955012c24ad2a39352c7b7295ca401a2bfc0ec328";
 
     fn noise(bytes: usize) -> Vec<u8> {
         let mut state = 88_172_645_463_325_252_u64;

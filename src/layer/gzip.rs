@@ -8,17 +8,20 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use flate2::Crc;
 use libdeflater::{CompressionLvl, Compressor};
+
+use super::deflate::{BLOCK_BYTES, Deflater};
 
 /// What becomes a member of its own. Part of the format: another size gives other bytes. Smaller ones
 /// compress less well, larger ones by a thousandth better, and cost memory for each thread.
-const MEMBER_BYTES: usize = 256 << 10;
+const MEMBER_BYTES: usize = 4 * BLOCK_BYTES;
 /// How many members wait for threads, or for being written, whatever the number of threads.
 const MAX_FLYING: usize = 64;
 
 /// Compresses what is written to it into a gzip stream.
 ///
-/// The stream is a row of members of 256 KiB each, which every reader of gzip takes for one (RFC 1952,
+/// The stream is a row of members of four blocks each, which every reader of gzip takes for one (RFC 1952,
 /// section 2.2). They know nothing of one another, so the bytes depend on the input and the level
 /// alone, not on the number of threads or on how the input was handed over. Members that would hardly
 /// shrink are stored. It brings its own threads, since waiting for a shared pool from inside of it
@@ -165,54 +168,78 @@ impl Member {
     }
 }
 
+/// A member's header without a name or a time, as whoever compresses fastest says (RFC 1952, section 2.3).
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 0xff];
+/// CRC-32 and length.
+const TRAILER_BYTES: usize = 8;
+
 /// Makes members, one after another.
 struct Maker {
-    compressor: Compressor,
-    storer: Compressor,
+    deflater: Deflater,
+    /// For those who ask for another level than the fastest.
+    thorough: Option<Compressor>,
+    /// Whether nobody asks for less than there is.
+    stores: bool,
     /// The longest that a member can become.
     most_bytes: usize,
     sample: Vec<u8>,
-    packed_sample: Vec<u8>,
 }
 
 impl Maker {
     fn new(level: u32) -> Self {
-        let level = CompressionLvl::new(level.min(9).cast_signed());
-        let level = level.expect("the compressor has levels 0 to 12");
-        let store = CompressionLvl::new(0).expect("0 is one of them");
-        let (mut compressor, mut storer) = (Compressor::new(level), Compressor::new(store));
-        let most = [&mut compressor, &mut storer].map(|one| one.gzip_compress_bound(MEMBER_BYTES));
-        let most_bytes = most[0].max(most[1]);
-        let [sample, packed_sample] = [Vec::new(), Vec::new()];
-        Self { compressor, storer, most_bytes, sample, packed_sample }
+        let mut thorough = (level > 1).then(|| {
+            let level = CompressionLvl::new(level.min(9).cast_signed());
+            Compressor::new(level.expect("the compressor has levels 0 to 12"))
+        });
+        let bound = thorough.as_mut().map_or(0, |other| other.gzip_compress_bound(MEMBER_BYTES));
+        let most_bytes = bound.max(HEADER.len() + Deflater::bound(MEMBER_BYTES) + TRAILER_BYTES);
+        Self {
+            deflater: Deflater::new(),
+            thorough,
+            stores: level == 0,
+            most_bytes,
+            sample: Vec::new(),
+        }
     }
 
     fn make(&mut self, member: &mut Member) -> io::Result<()> {
         let Member { data, packed, packed_bytes } = member;
         packed.resize(self.most_bytes, 0);
-        let stores = self.hardly_shrinks(data)?;
-        let compressor = if stores { &mut self.storer } else { &mut self.compressor };
-        *packed_bytes = compressor.gzip_compress(data, packed).map_err(io::Error::other)?;
+        let stores = self.stores || self.hardly_shrinks(data, packed);
+        if let Some(compressor) = self.thorough.as_mut().filter(|_| !stores) {
+            *packed_bytes = compressor.gzip_compress(data, packed).map_err(io::Error::other)?;
+            return Ok(());
+        }
+        packed[..HEADER.len()].copy_from_slice(&HEADER);
+        let deflated = &mut packed[HEADER.len()..];
+        let deflated = match stores {
+            true => Deflater::store(data, deflated),
+            false => self.deflater.deflate(data, deflated),
+        };
+        let mut crc = Crc::new();
+        crc.update(data);
+        *packed_bytes = HEADER.len() + deflated + TRAILER_BYTES;
+        let trailer = u64::from(crc.sum()) | (data.len() as u64) << 32;
+        packed[*packed_bytes - TRAILER_BYTES..*packed_bytes]
+            .copy_from_slice(&trailer.to_le_bytes());
         Ok(())
     }
 
     /// Whether a sample of 8 KiB, in pieces from all over a whole member, does not shrink by a
     /// thirty-second. Media, archives and keys are found out at a thirtieth of the cost of trying to
     /// compress them.
-    fn hardly_shrinks(&mut self, data: &[u8]) -> io::Result<bool> {
+    fn hardly_shrinks(&mut self, data: &[u8], scratch: &mut [u8]) -> bool {
         const PIECES: usize = 8;
         const PIECE_BYTES: usize = 1 << 10;
         if data.len() < MEMBER_BYTES {
-            return Ok(false);
+            return false;
         }
         self.sample.clear();
-        for part in data.chunks(data.len() / PIECES) {
+        for part in data.chunks_exact(data.len() / PIECES) {
             self.sample.extend_from_slice(&part[..PIECE_BYTES]);
         }
-        self.packed_sample.resize(self.compressor.deflate_compress_bound(self.sample.len()), 0);
-        let packed = self.compressor.deflate_compress(&self.sample, &mut self.packed_sample);
-        let packed = packed.map_err(io::Error::other)?;
-        Ok(packed + packed / 32 >= self.sample.len())
+        let packed = self.deflater.deflate(&self.sample, scratch);
+        packed + packed / 32 >= self.sample.len()
     }
 }
 
