@@ -40,10 +40,15 @@ pub struct Handle(OwnedFd);
 /// # Errors
 /// What the kernel says; for anything else than a file, that it is none.
 pub fn open_regular(path: &Path) -> io::Result<File> {
+    open_sized(path).map(|(file, _)| file)
+}
+
+fn open_sized(path: &Path) -> io::Result<(File, u64)> {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        Ok((file, metadata.len()))
     } else {
         Err(io::Error::other("it is no regular file"))
     }
@@ -54,8 +59,14 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 /// # Errors
 /// What the kernel says; for anything else than a file, that it is none.
 pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open_regular(path)?.read_to_end(&mut bytes)?;
+    // So much that nothing is left to ask for, but not as much as a sparse file claims.
+    const ROOM_BYTES: u64 = 32;
+    const MOST_BYTES: u64 = 16 << 20;
+    let (file, size) = open_sized(path)?;
+    let size = usize::try_from(size.min(MOST_BYTES) + ROOM_BYTES).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(size);
+    // A file by itself would ask the kernel for its size again, and for its place: each record counts.
+    file.take(u64::MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
