@@ -212,9 +212,10 @@ impl Maker {
         }
         packed[..HEADER.len()].copy_from_slice(&HEADER);
         let deflated = &mut packed[HEADER.len()..];
-        let deflated = match stores {
-            true => Deflater::store(data, deflated),
-            false => self.deflater.deflate(data, deflated),
+        let deflated = if stores {
+            Deflater::store(data, deflated)
+        } else {
+            self.deflater.deflate(data, deflated)
         };
         let mut crc = Crc::new();
         crc.update(data);

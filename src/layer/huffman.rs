@@ -16,11 +16,8 @@ pub(super) fn lengths<const N: usize>(frequencies: &[u32; N], longest: usize) ->
     let mut leaves: Vec<(u32, usize)> =
         (0..N).map(|symbol| (frequencies[symbol], symbol)).filter(|leaf| leaf.0 > 0).collect();
     // Not every reader takes a code of fewer than two symbols.
-    for symbol in 0..2 {
-        if leaves.len() < 2 && frequencies[symbol] == 0 {
-            leaves.push((1, symbol));
-        }
-    }
+    let unused = (0..N).filter(|&symbol| frequencies[symbol] == 0);
+    leaves.extend(unused.map(|symbol| (1, symbol)).take(2_usize.saturating_sub(leaves.len())));
     leaves.sort_unstable();
     let mut counts = depths(&leaves, longest);
     // Where some had to be brought up to the longest, there are too many: each turn makes room for one
@@ -98,9 +95,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn is_complete(lengths: &[u8], longest: u32) -> bool {
+    fn is_complete(lengths: &[u8], longest: usize) -> bool {
         let used = lengths.iter().filter(|&&length| length > 0);
-        used.map(|&length| 1_u64 << (longest - u32::from(length))).sum::<u64>() == 1 << longest
+        used.map(|&length| 1_u64 << (longest - usize::from(length))).sum::<u64>() == 1 << longest
     }
 
     #[test]
@@ -129,7 +126,7 @@ mod tests {
             longest in 5..=LONGEST,
         ) {
             let lengths = lengths(&frequencies, longest);
-            prop_assert!(is_complete(&lengths, longest as u32), "{lengths:?}");
+            prop_assert!(is_complete(&lengths, longest), "{lengths:?}");
             prop_assert!((0..32).all(|symbol| frequencies[symbol] == 0 || lengths[symbol] > 0));
         }
     }
