@@ -176,9 +176,9 @@ const TRAILER_BYTES: usize = 8;
 /// Makes members, one after another.
 struct Maker {
     deflater: Deflater,
-    /// For those who ask for another level than the fastest.
+    /// For levels above the first.
     thorough: Option<Compressor>,
-    /// Whether nobody asks for less than there is.
+    /// Whether the level is 0.
     stores: bool,
     /// The longest that a member can become.
     most_bytes: usize,

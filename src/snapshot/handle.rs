@@ -46,9 +46,18 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 fn open_sized(path: &Path) -> io::Result<(File, u64)> {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let size = size_of_regular(&file)?;
+    Ok((file, size))
+}
+
+/// How many bytes are in what was opened.
+///
+/// # Errors
+/// What the kernel says; for anything else than a file, that it is none.
+pub fn size_of_regular(file: &File) -> io::Result<u64> {
     let metadata = file.metadata()?;
     if metadata.is_file() {
-        Ok((file, metadata.len()))
+        Ok(metadata.len())
     } else {
         Err(io::Error::other("it is no regular file"))
     }

@@ -45,7 +45,7 @@ pub use attributes::Attributes;
 pub use checkout::Checkout;
 pub use copy::{Copied, copy_file};
 pub use error::{Escaped, SnapshotError};
-pub use handle::{Handle, Walk, WalkEvent, open_regular, read_regular};
+pub use handle::{Handle, Walk, WalkEvent, open_regular, read_regular, size_of_regular};
 pub use metadata::{Kind, Metadata, Stub, Timestamp};
 pub use remove::remove_tree;
 pub use resolve::Resolved;

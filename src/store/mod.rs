@@ -210,12 +210,9 @@ fn open_lock(path: &Path) -> Result<File, StoreError> {
         .write(true)
         .mode(0o600)
         .open(path);
-    let file = opened.map_err(StoreError::io("open", path))?;
-    if !file.metadata().map_err(StoreError::io("read", path))?.is_file() {
-        let source = io::Error::other("it is no regular file");
-        return Err(StoreError::io("open", path)(source));
-    }
-    Ok(file)
+    opened
+        .and_then(|file| snapshot::size_of_regular(&file).map(|_| file))
+        .map_err(StoreError::io("open", path))
 }
 
 #[cfg(test)]
