@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 use super::layers::SealedLayer;
@@ -172,14 +173,30 @@ impl Store {
     /// Does `work`, and has the disk begin meanwhile with what is to be flushed after it, if it takes
     /// long: it waits for layers that are still being hashed.
     pub fn flushing<T>(&self, work: impl FnOnce() -> T) -> T {
-        std::thread::scope(|scope| {
+        self.flush_beside(None, work)
+    }
+
+    /// The same for work that does nothing but write what stays: the disk is to keep up with it.
+    pub(super) fn flushing_on<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.flush_beside(Some(FLUSH_AGAIN), work)
+    }
+
+    /// Does `work`, and flushes beside it if it takes long: once, or again and again.
+    fn flush_beside<T>(&self, again: Option<Duration>, work: impl FnOnce() -> T) -> T {
+        thread::scope(|scope| {
             let (done, waiting) = mpsc::channel::<()>();
-            scope.spawn(move || {
-                if waiting.recv_timeout(FLUSH_AFTER) == Err(RecvTimeoutError::Timeout) {
+            let flush = move || {
+                let mut pause = Some(FLUSH_AFTER);
+                while let Some(time) = pause
+                    && waiting.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
+                {
                     // What fails now fails again when it counts.
                     let _hint = self.flush();
+                    pause = again;
                 }
-            });
+            };
+            // Without another thread, all is flushed in the end.
+            drop(thread::Builder::new().spawn_scoped(scope, flush));
             let result = work();
             drop(done);
             result
@@ -245,6 +262,9 @@ struct Early<'a> {
 
 /// What takes less time to hash is flushed faster in one go.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
+
+/// How long the disk rests where more and more comes.
+const FLUSH_AGAIN: Duration = Duration::from_millis(100);
 
 impl Write for Early<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

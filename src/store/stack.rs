@@ -91,12 +91,14 @@ impl Store {
             failed: AtomicBool::new(false),
         };
         stack.settle()?;
-        thread::scope(|scope| {
-            for _ in 1..workers {
-                // Without another thread, this one does it all.
-                drop(thread::Builder::new().spawn_scoped(scope, || stack.work()));
-            }
-            stack.work();
+        self.flushing_on(|| {
+            thread::scope(|scope| {
+                for _ in 1..workers {
+                    // Without another thread, this one does it all.
+                    drop(thread::Builder::new().spawn_scoped(scope, || stack.work()));
+                }
+                stack.work();
+            });
         });
         let state = stack.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.failure.map_or(Ok(state.sealed), Err)
