@@ -203,6 +203,21 @@ fn nothing_of_the_sandbox_enters_a_layer() {
 }
 
 #[test]
+fn the_last_mount_on_a_path_counts() {
+    let Some(env) = with_base() else { return };
+    let context = env.context(&[
+        (
+            "Dockerfile",
+            "FROM base\nRUN --mount=type=bind,source=f,target=/m --mount=type=tmpfs,target=/m \
+             test -d /m && echo folder >/kind\n\
+             RUN --mount=type=tmpfs,target=/m --mount=type=bind,source=f,target=/m cat /m >>/kind\n",
+        ),
+        ("f", "file\n"),
+    ]);
+    assert_eq!(env.built_from(&context, &[]).text("kind"), "folder\nfile\n");
+}
+
+#[test]
 fn copy_of_files_folders_and_patterns() {
     let Some(env) = bare() else { return };
     let context = env.context(&[

@@ -1,6 +1,6 @@
 //! RUN: a command in the sandbox, on an overlay of which the new layer is the upper directory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
@@ -89,6 +89,7 @@ fn spec(
     for mount in &op.mounts {
         mounts.extend(sandbox_mount(work, mount, held)?);
     }
+    keep_last_on_each_path(&mut mounts);
     // As BuildKit: what is mounted deeper is not hidden by what is mounted above it.
     mounts.sort_by_key(|mount| mount.target().components().count());
     if let Some((path, text)) = &op.script {
@@ -125,6 +126,14 @@ fn spec(
         terminal: false,
         stdin: Stdin::Null,
     })
+}
+
+/// As BuildKit: of several mounts on one path, the last one counts.
+fn keep_last_on_each_path(mounts: &mut Vec<SandboxMount>) {
+    let mut taken = HashSet::new();
+    mounts.reverse();
+    mounts.retain(|mount| taken.insert(mount.target().clone()));
+    mounts.reverse();
 }
 
 /// The variables without those that a later one of the same name replaces.
