@@ -16,6 +16,12 @@ use super::{Store, StoreError};
 use crate::layer::{Drain, Packed};
 use crate::oci::{Descriptor, Digest, HashingWriter};
 
+/// What takes less time is flushed faster in one go.
+const FLUSH_AFTER: Duration = Duration::from_millis(50);
+
+/// How long the disk rests where more and more comes.
+const FLUSH_AGAIN: Duration = Duration::from_millis(100);
+
 /// A blob that is written and hashed and has no name yet.
 #[derive(Debug)]
 pub struct StagedBlob {
@@ -259,12 +265,6 @@ struct Early<'a> {
     written: u64,
     drain: Drain,
 }
-
-/// What takes less time to hash is flushed faster in one go.
-const FLUSH_AFTER: Duration = Duration::from_millis(50);
-
-/// How long the disk rests where more and more comes.
-const FLUSH_AGAIN: Duration = Duration::from_millis(100);
 
 impl Write for Early<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -91,15 +91,10 @@ impl Store {
             failed: AtomicBool::new(false),
         };
         stack.settle()?;
-        self.flushing_on(|| {
-            thread::scope(|scope| {
-                for _ in 1..workers {
-                    // Without another thread, this one does it all.
-                    drop(thread::Builder::new().spawn_scoped(scope, || stack.work()));
-                }
-                stack.work();
-            });
-        });
+        // Where all is here, nothing is to be flushed.
+        if workers > 0 {
+            self.flushing_on(|| stack.work_together(workers));
+        }
         let state = stack.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.failure.map_or(Ok(state.sealed), Err)
     }
@@ -134,6 +129,17 @@ impl Store {
 }
 
 impl Stack<'_> {
+    /// Unpacks all layers, so many at once.
+    fn work_together(&self, workers: usize) {
+        thread::scope(|scope| {
+            for _ in 1..workers {
+                // Without another thread, this one does it all.
+                drop(thread::Builder::new().spawn_scoped(scope, || self.work()));
+            }
+            self.work();
+        });
+    }
+
     /// Unpacks one layer after another.
     fn work(&self) {
         while let Some(at) = self.away.get(self.next.fetch_add(1, Ordering::Relaxed)).copied()
